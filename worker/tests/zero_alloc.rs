@@ -117,6 +117,7 @@ impl Counted {
     }
 
     fn drain(&mut self) {
+        self.sim.relay.keep_positions();
         self.sim.relay.send_pending_byes(&mut self.sink);
         while self.sim.relay.poll_action().is_some() {}
         while let Some(notification) = self.sim.relay.poll_notification() {

@@ -1,16 +1,19 @@
 //! What is called: anything that an application might want, at random.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use serde_json::Value;
 use tokio::time::timeout;
 use weir_channel::message::{CodecName, MediaKind, Profile, Remote};
 
+use super::client;
 use super::story::{CALL_TIME_MAX, Call, Story, World};
 use crate::server::api::transport::ConsumerOptions;
 use crate::server::{
     Consumer, Direction, EnableOptions, Error, Peer, PeerOptions, PlainTransportOptions, Producer, ProducerOptions,
-    Room, RoomOptions, RtcpFeedback, RtpCodec, RtpEncoding, RtpParameters, Transport,
+    Room, RoomOptions, RtcpFeedback, RtpCodec, RtpEncoding, RtpParameters, Transport, WebRtcTransport,
+    WebRtcTransportOptions,
 };
 
 impl Story {
@@ -131,6 +134,9 @@ impl Story {
 
     pub(super) fn open_for(&mut self, peer: &Peer, direction: Direction) -> Call {
         let remote = self.world.media.borrow_mut().address();
+        if self.random.chance(self.webrtc) {
+            return self.connect_for(peer, direction, remote);
+        }
         let comedia = direction == Direction::Send && self.random.chance(300);
         let rtcp_mux = self.random.chance(800);
         let options = PlainTransportOptions {
@@ -147,6 +153,26 @@ impl Story {
         let call = async move { peer.create_plain_transport(options, Some(direction)).await };
         self.begin_then(what, call, move |transport: Transport| {
             remotes.borrow_mut().insert(transport.id().0, remote);
+        })
+    }
+
+    /// As [`Story::open_for`], for a client of WebRTC.
+    fn connect_for(&mut self, peer: &Peer, direction: Direction, from: SocketAddr) -> Call {
+        let options = WebRtcTransportOptions {
+            tcp: false,
+            ..WebRtcTransportOptions::default()
+        };
+        let what = format!("open a WebRTC transport ({direction:?}) for {}", peer.name());
+        let (peer, world) = (peer.clone(), Rc::clone(&self.world));
+        let call = async move {
+            let transport = peer.create_webrtc_transport(options, Some(direction)).await?;
+            transport.set_remote_dtls_parameters(client::parameters()).await?;
+            Ok(transport)
+        };
+        self.begin_then(what, call, move |transport: WebRtcTransport| {
+            world.tell(&format_args!("it is {}", transport.id()));
+            world.media.borrow_mut().connect(transport, from);
+            world.changed.notify_one();
         })
     }
 

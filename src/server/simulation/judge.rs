@@ -62,8 +62,14 @@ impl Story {
         }
     }
 
-    /// Notes where enabled consumers are sent to.
+    /// Notes which clients are connected, and where enabled consumers are sent to.
     pub(super) fn know_consumers(&mut self) {
+        loop {
+            let connected = self.world.media.borrow_mut().next_connected();
+            let Some((transport, from)) = connected else { break };
+            self.world.tell(&format_args!("{} is connected", transport.id()));
+            self.remotes.borrow_mut().insert(transport.id().0, from);
+        }
         for consumer in self.server.rooms().iter().flat_map(Room::consumers) {
             let Some(transport) = consumer.transport().filter(|_| consumer.enabled()) else {
                 continue;
@@ -178,6 +184,7 @@ impl Story {
             .replay(room)
             .filter_map(|replayed| match replayed.method {
                 Method::CreatePlainTransport(one) => Some(one.transport.to_string()),
+                Method::CreateWebRtcTransport(one) => Some(one.transport.to_string()),
                 Method::CreateProducer(one) => {
                     Some(format!("{} {} {:?}", one.producer, one.paused, one.preferred_profile))
                 }
@@ -247,6 +254,7 @@ impl Story {
             deaths: self.deaths,
             calls: self.world.calls.get(),
             packets: self.world.media.borrow().packets,
+            protected: self.world.media.borrow().protected,
             time: now().since(Time::from_millis(1_000)),
         }
     }

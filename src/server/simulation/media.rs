@@ -1,4 +1,4 @@
-//! Who sends, and who listens: remotes of plain transports, on the far side of the network.
+//! Who sends, and who listens: remotes of plain and WebRTC transports, on the far side of the network.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -7,7 +7,9 @@ use std::time::Duration;
 use weir_channel::id::{ConsumerId, ProducerId};
 use weir_channel::message::CodecName;
 use weir_worker::time::Time;
+use weir_worker::webrtc::demux::{Kind, classify};
 
+use super::client::{Came, Client};
 use super::network::{Left, Shared, now};
 use super::sim::judge::judge_numbers_with;
 use super::sim::random::Random;
@@ -15,13 +17,10 @@ use super::sim::stream::{Mark, Stream};
 use super::sim::wire::{self, Rtp};
 use super::sim::{Received, ms};
 use super::trace::Trace;
-use crate::server::{Consumer, Producer, Transport};
+use crate::server::{Consumer, Producer, Transport, WebRtcTransport};
 
 /// What a worker had in hand when it died may be missing: a batch has so many packets of a stream at most.
 const IN_HAND_MAX: i128 = 64;
-
-/// After more deaths the numbers are not judged as a whole.
-const DEATHS_JUDGED_MAX: u64 = 2;
 
 /// Packets of a stream that its sender can send again.
 const HISTORY: usize = 400;
@@ -44,6 +43,7 @@ struct Source {
     wants_key: bool,
     /// It sends nothing until then.
     silent_until: Time,
+    /// As they were sent: what is sent again is the same, also if it is protected.
     history: VecDeque<((u32, u16), Vec<u8>)>,
 }
 
@@ -75,6 +75,8 @@ enum Event {
         bytes: Vec<u8>,
     },
     Feedback(usize, Vec<u8>),
+    /// Time has passed for the client at an address.
+    Client(SocketAddr),
 }
 
 /// All remotes.
@@ -85,6 +87,10 @@ pub(super) struct Media {
     events: BTreeMap<(Time, u64), Event>,
     serial: u64,
     sources: Vec<Source>,
+    /// The remotes of WebRTC transports, by their addresses.
+    clients: BTreeMap<SocketAddr, Client>,
+    /// Those that have just got their keys.
+    connected: Vec<(WebRtcTransport, SocketAddr)>,
     pub(super) listeners: BTreeMap<ConsumerId, Listener>,
     consumers: BTreeMap<(SocketAddr, u32), ConsumerId>,
     flows: BTreeMap<(SocketAddr, u32), Flow>,
@@ -96,6 +102,8 @@ pub(super) struct Media {
     ssrcs: u32,
     /// Packets that left workers.
     pub(super) packets: u64,
+    /// Of these, media that was protected.
+    pub(super) protected: u64,
 }
 
 impl Media {
@@ -115,6 +123,8 @@ impl Media {
             events: BTreeMap::new(),
             serial: 0,
             sources: Vec::new(),
+            clients: BTreeMap::new(),
+            connected: Vec::new(),
             listeners: BTreeMap::new(),
             consumers: BTreeMap::new(),
             flows: BTreeMap::new(),
@@ -123,6 +133,7 @@ impl Media {
             addresses: 0,
             ssrcs: 0,
             packets: 0,
+            protected: 0,
         }
     }
 
@@ -159,6 +170,24 @@ impl Media {
         };
         self.sources.push(source);
         self.schedule(ms(1), Event::Frame(self.sources.len() - 1));
+    }
+
+    /// A client begins to connect to a transport.
+    pub(super) fn connect(&mut self, transport: WebRtcTransport, from: SocketAddr) {
+        self.clients.insert(from, Client::new(transport));
+        self.schedule(ms(1), Event::Client(from));
+    }
+
+    /// A client that has connected since, and from where.
+    pub(super) fn next_connected(&mut self) -> Option<(WebRtcTransport, SocketAddr)> {
+        self.connected.pop()
+    }
+
+    fn send_as_client(&mut self, from: SocketAddr, datagrams: Vec<Vec<u8>>) {
+        let to = self.clients[&from].to;
+        for bytes in datagrams {
+            self.schedule(ms(5), Event::Arrives { from, to, bytes });
+        }
     }
 
     /// A consumer's remote begins to listen.
@@ -219,6 +248,14 @@ impl Media {
                     has_arrived = true;
                 }
                 Event::Feedback(source, rtcp) => self.on_feedback(source, &rtcp),
+                Event::Client(at) => {
+                    let mut out = Vec::new();
+                    let next = self.clients.get_mut(&at).and_then(|client| client.on_time(&mut out));
+                    self.send_as_client(at, out);
+                    if let Some(after) = next {
+                        self.schedule(after, Event::Client(at));
+                    }
+                }
             }
         }
         has_arrived
@@ -242,8 +279,11 @@ impl Media {
                     packets.extend(stream.frame_of(count, key));
                 }
             }
-            for packet in &packets {
+            for packet in &mut packets {
                 let rtp = Rtp::read(&packet.bytes);
+                if let Some(client) = self.clients.get_mut(&source.from) {
+                    packet.bytes = client.protect(&packet.bytes).expect("it is connected");
+                }
                 source.history.push_back(((rtp.ssrc, rtp.seq), packet.bytes.clone()));
             }
             let excess = source.history.len().saturating_sub(HISTORY);
@@ -293,6 +333,9 @@ impl Media {
             let left = self.network.borrow_mut().next_left();
             let Some(left) = left else { return };
             self.packets += 1;
+            let Some((left, protected)) = self.unprotect(left) else {
+                continue;
+            };
             trace.note_packet(&left);
             if matches!(left.bytes.get(1), Some(192..=223)) {
                 let sources = 0..self.sources.len();
@@ -303,13 +346,48 @@ impl Media {
                     self.schedule(ms(5), Event::Feedback(source, left.bytes.clone()));
                 }
             } else {
-                self.on_packet(left);
+                self.on_packet(left, protected);
+            }
+        }
+    }
+
+    /// What a packet is to its receiver, and as what it was on the wire if it was protected; `None` if it is no media, or came before.
+    fn unprotect(&mut self, left: Left) -> Option<(Left, Option<Vec<u8>>)> {
+        let Some(client) = self.clients.get_mut(&left.to) else {
+            return Some((left, None));
+        };
+        if matches!(classify(&left.bytes), Kind::Rtp) {
+            let flow = self.flows.get(&(left.to, super::sim::ssrc_of(&left.bytes)));
+            let seq = u16::from_be_bytes([left.bytes[2], left.bytes[3]]);
+            if flow.and_then(|flow| flow.used.get(&seq)) == Some(&left.bytes) {
+                // The same bytes once more tell nobody anything.
+                return None;
+            }
+        }
+        let mut out = Vec::new();
+        let came = client.on_datagram(&left.bytes, &mut out);
+        let transport = client.transport.clone();
+        self.send_as_client(left.to, out);
+        match came {
+            Came::Nothing => None,
+            Came::Connected => {
+                self.connected.push((transport, left.to));
+                None
+            }
+            Came::Rtp(bytes) | Came::Rtcp(bytes) => {
+                self.protected += 1;
+                let Left {
+                    at,
+                    to,
+                    bytes: protected,
+                } = left;
+                Some((Left { at, to, bytes }, Some(protected)))
             }
         }
     }
 
     #[track_caller]
-    fn on_packet(&mut self, left: Left) {
+    fn on_packet(&mut self, left: Left, protected: Option<Vec<u8>>) {
         let rtp = Rtp::read(&left.bytes);
         let key = (left.to, rtp.ssrc);
         if let Some(listener) = self.consumers.get(&key).map(|consumer| &self.listeners[consumer]) {
@@ -326,15 +404,16 @@ impl Media {
         }
         let flow = self.flows.entry(key).or_default();
         flow.count += 1;
+        let on_the_wire = protected.unwrap_or_else(|| left.bytes.clone());
         if let Some(before) = flow.used.get(&rtp.seq) {
             assert_eq!(
-                *before, left.bytes,
+                *before, on_the_wire,
                 "number {} of {key:?} was used for two packets",
                 rtp.seq
             );
             return;
         }
-        flow.used.insert(rtp.seq, left.bytes.clone());
+        flow.used.insert(rtp.seq, on_the_wire);
         flow.received.push(Received {
             at: left.at,
             mark: Mark::read(&rtp.payload),
@@ -371,11 +450,6 @@ impl Media {
     /// All that came is numbered without a break, but for what workers had in hand when they died.
     #[track_caller]
     pub(super) fn judge(&self, deaths: u64) {
-        // A flow's first packets may wait in a worker's hands to leave in one train, counted as sent, when it dies. A receiver that had
-        // nothing before does not miss them, and has to ask for a key frame: `SEED=13358`. That no number is used twice is judged always.
-        if deaths > DEATHS_JUDGED_MAX {
-            return;
-        }
         for listener in self.listeners.values() {
             if let Some(flow) = self.flows.get(&listener.flow) {
                 judge_numbers_with(&flow.received, listener.codec, IN_HAND_MAX * i128::from(deaths));
@@ -391,6 +465,10 @@ impl Media {
 
 /// Where a transport's remote sends to.
 pub(super) fn local_of(transport: &Transport) -> SocketAddr {
+    if let Some(webrtc) = transport.webrtc() {
+        let candidate = webrtc.ice_candidates().first().expect("a way to reach it");
+        return SocketAddr::new(candidate.ip, candidate.port);
+    }
     let tuple = transport.tuple();
     SocketAddr::new(tuple.bound_ip, tuple.local_port)
 }

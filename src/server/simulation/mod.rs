@@ -6,6 +6,7 @@
 //! byte ([`trace`]).
 
 mod calls;
+mod client;
 #[path = "../../../tests/counters/mod.rs"]
 mod counters;
 mod faults;
@@ -31,12 +32,14 @@ fn play(first: u64, step: usize) {
     let count = number("SEEDS").unwrap_or(if number("SEED").is_some() { 1 } else { SEEDS });
     let mut failed = Vec::new();
     let (mut played, mut deaths, mut calls, mut packets, mut time) = (0, 0, 0, 0, Duration::ZERO);
+    let mut protected = 0;
     for seed in (from..from + count).skip(first as usize).step_by(step) {
         match catch_unwind(|| story::play(seed)) {
             Ok(outcome) => {
                 deaths += outcome.deaths;
                 calls += outcome.calls;
                 packets += outcome.packets;
+                protected += outcome.protected;
                 time += outcome.time;
             }
             Err(_) => failed.push(seed),
@@ -44,13 +47,15 @@ fn play(first: u64, step: usize) {
         played += 1;
         if played % 1_000 == 0 || seed + step as u64 >= from + count {
             println!(
-                "{played} stories of {} minutes: {calls} calls, {deaths} deaths, {packets} packets; {} failed",
+                "{played} stories of {} minutes: {calls} calls, {deaths} deaths, {packets} packets, {protected} of them \
+                 protected; {} failed",
                 time.as_secs() / 60,
                 failed.len(),
             );
         }
     }
     assert_eq!(failed, [0; 0], "seeds whose stories go wrong");
+    assert!(protected > 0 || count < 100, "nobody was sent anything by WebRTC");
 }
 
 // Two halves, for two cores.

@@ -304,6 +304,33 @@ struct Watched {
     interest: Interest,
 }
 
+/// Which of a port's sockets it is, and the connected one of them.
+fn sides(source: Source) -> Option<(Side, Source)> {
+    match source {
+        Source::Socket { transport, port, side } => {
+            let connected = Source::Socket {
+                transport,
+                port,
+                side: Side::Connected,
+            };
+            Some((side, connected))
+        }
+        Source::Listener {
+            transport,
+            listener,
+            side,
+        } => {
+            let connected = Source::Listener {
+                transport,
+                listener,
+                side: Side::Connected,
+            };
+            Some((side, connected))
+        }
+        _ => None,
+    }
+}
+
 /// What a worker watches.
 #[derive(Debug, Default)]
 pub(super) struct Watching(BTreeMap<Source, Watched>);
@@ -318,21 +345,14 @@ impl Watching {
     pub(super) fn ready(&self, network: &mut Network) -> Vec<Event> {
         let mut ready = Vec::new();
         for (source, watched) in &self.0 {
-            let (Some(local), Source::Socket { side, .. }) = (watched.local, source) else {
+            let (Some(local), Some((side, connected))) = (watched.local, sides(*source)) else {
                 continue;
             };
             let is_written = watched.interest != Interest::Read;
             if network.waiting.get(&local).is_none_or(VecDeque::is_empty) && !is_written {
                 continue;
             }
-            let connected = match source {
-                Source::Socket { transport, port, .. } => self.0.get(&Source::Socket {
-                    transport: *transport,
-                    port: *port,
-                    side: Side::Connected,
-                }),
-                _ => None,
-            };
+            let connected = self.0.get(&connected);
             let peer = connected.and_then(|connected| peer_of(connected.descriptor));
             network.connected.insert(local, peer);
             let (of_peer, of_others) = network.readable(local);

@@ -35,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) deaths: u64,
     pub(super) calls: u64,
     pub(super) packets: u64,
+    /// Of these, media that was protected.
+    pub(super) protected: u64,
     /// How long it lasted, in its own time.
     pub(super) time: Duration,
 }
@@ -169,6 +171,8 @@ pub(super) struct Story {
     pub(super) deaths: u64,
     /// How often something goes wrong, of a thousand steps.
     pub(super) faults: usize,
+    /// How many of a thousand transports are of WebRTC.
+    pub(super) webrtc: usize,
     pub(super) stats: BTreeMap<String, u64>,
 }
 
@@ -186,6 +190,7 @@ impl Story {
         let server = timeout(CALL_TIME_MAX, Server::start(settings(&mut random)));
         let server = server.await.expect("a server starts in time").expect("a server starts");
         let faults = random.pick(&[0, 20, 60, 150]);
+        let webrtc = random.pick(&[0, 0, 300, 800]);
         let mut story = Self {
             events: server.events(),
             server,
@@ -196,6 +201,7 @@ impl Story {
             unserved_deaths: BTreeMap::new(),
             deaths: 0,
             faults,
+            webrtc,
             stats: BTreeMap::new(),
             world,
         };

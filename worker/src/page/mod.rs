@@ -226,6 +226,17 @@ impl Page {
         }
     }
 
+    /// As [`Page::store`], but the first two words last: a number that is used with what the others say, and its copy.
+    #[inline]
+    pub fn store_number_last<R: Record>(&self, slot: Slot, at: At<R>, record: &R) {
+        if !slot.is_none() {
+            let at = slot.0 as usize + at.0;
+            let words = record.to_words();
+            self.memory.store_all(at + 2, words.clone().skip(2));
+            self.memory.store_all(at, words.take(2));
+        }
+    }
+
     /// As [`Page::store`], but the first word last: the one that says that there is anything.
     pub fn store_last_first<R: Record>(&self, slot: Slot, at: At<R>, record: &R) {
         if !slot.is_none() {

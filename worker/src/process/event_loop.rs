@@ -289,8 +289,7 @@ impl<S: Shell> EventLoop<S> {
             webrtc.handle_timeout(now, &mut io);
         }
         // Requests and timers send too, and nobody knows when the next turn comes.
-        self.egress.flush_gathered();
-        self.handle_outputs();
+        self.flush_gathered();
         self.egress.flush_mirrors();
         self.send_notifications()?;
         if now >= self.next_totals {
@@ -347,9 +346,16 @@ impl<S: Shell> EventLoop<S> {
         now = self.serve_open_sockets(now);
         // What follows is everybody's.
         self.relay.page().clear_suspect();
-        self.egress.flush_gathered();
-        self.handle_outputs();
+        self.flush_gathered();
         now
+    }
+
+    /// Sends what was gathered, and then keeps how far that has come which brought it: a successor asks for what has not left.
+    fn flush_gathered(&mut self) {
+        self.egress.flush_gathered();
+        self.relay.keep_positions();
+        self.webrtc.keep_positions(self.relay.page_mut());
+        self.handle_outputs();
     }
 
     /// As [`EventLoop::serve_sockets`], for the sockets at which anybody is heard.

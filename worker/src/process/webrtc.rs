@@ -88,6 +88,8 @@ pub(super) struct WebRtc {
     events: Vec<Event>,
     /// The packets of the present batch that are unprotected.
     unprotected: Vec<Datagram>,
+    /// The transports whose peers' packets have come further than is kept.
+    unkept: Vec<TransportIx>,
     frames: Frames,
     shared_ports: SharedPorts,
     failure_log: FailureLog,
@@ -102,6 +104,8 @@ struct TransportEntry {
     transport: WebRtcTransport,
     /// Where it is kept for a successor.
     kept: Kept,
+    /// Its peer's packets have come further than is kept.
+    is_unkept: bool,
     /// The SRTP context that unprotects the peer's packets, while DTLS is connected.
     inbound: Option<Box<Inbound>>,
     /// The IANA's name of the SRTP profile.
@@ -132,7 +136,7 @@ struct SocketOutput<'a, B> {
 impl<B: SendBackend> TransportOutput for SocketOutput<'_, B> {
     fn send(&mut self, tuple: &IceTuple, datagram: &[u8]) {
         // What is lost is asked for, or sent, again.
-        let sent = self.egress.sockets.send_to(self.transport, *tuple, datagram);
+        let sent = self.egress.send_to(self.transport, *tuple, datagram);
         if let Err(errno) = sent {
             tracing::debug!(transport = self.transport.0, %tuple, %errno, "an answer could not be sent");
         }
@@ -154,6 +158,7 @@ impl WebRtc {
             budgets: Budgets::of_a_worker(),
             events: Vec::new(),
             unprotected: Vec::with_capacity(UNPROTECTED_MAX),
+            unkept: Vec::new(),
             frames: Frames::default(),
             shared_ports: SharedPorts::default(),
             failure_log: FailureLog::default(),

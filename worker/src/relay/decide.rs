@@ -16,7 +16,8 @@ use super::packet::PacketMeta;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Flow {
-    /// The extended sequence number on which it started; what is older belongs to the time before, unless it was [`Overtaken`].
+    /// The number on which it started, of those that the consumer's packets have (see [`PacketMeta::folded`]); what is older belongs to
+    /// the time before, unless it was [`Overtaken`].
     pub first_seq: u64,
     /// The stream's epoch when the flow started; another one means that it must start again.
     pub epoch: u32,
@@ -79,9 +80,16 @@ pub enum Disposition {
     Drop(DropReason),
 }
 
-/// Decides about one packet. `payload_type` is the consumer's own for the packet's codec, if it has one.
+/// Decides about one packet. `payload_type` is the consumer's own for the packet's codec, if it has one; `slot` says what is withheld
+/// from the consumer.
 #[inline]
-pub fn decide(packet: &PacketMeta, flow: &Flow, overtaken: &Overtaken, payload_type: Option<u8>) -> Disposition {
+pub fn decide(
+    packet: &PacketMeta,
+    flow: &Flow,
+    overtaken: &Overtaken,
+    slot: u8,
+    payload_type: Option<u8>,
+) -> Disposition {
     if !flow.connected {
         return Disposition::Drop(DropReason::NoRemote);
     }
@@ -98,7 +106,7 @@ pub fn decide(packet: &PacketMeta, flow: &Flow, overtaken: &Overtaken, payload_t
             };
         }
         let is_of_the_start = || packet.seq >= overtaken.early_seq && packet.timestamp == overtaken.timestamp;
-        return if packet.seq >= flow.first_seq || is_of_the_start() {
+        return if packet.folded(slot) >= flow.first_seq || is_of_the_start() {
             Disposition::Forward
         } else {
             Disposition::Drop(DropReason::BeforeSwitch)
@@ -221,14 +229,14 @@ mod tests {
         ];
         for (flow, packet, expected) in rows {
             assert_eq!(
-                decide(&packet, &flow, &Overtaken::default(), Some(96)),
+                decide(&packet, &flow, &Overtaken::default(), 0, Some(96)),
                 expected,
                 "{flow:?} {packet:?}"
             );
         }
         let flowing = flow(Some(2), Some(2), false);
         assert_eq!(
-            decide(&packet(2, 100, KEY), &flowing, &Overtaken::default(), None),
+            decide(&packet(2, 100, KEY), &flowing, &Overtaken::default(), 0, None),
             Drop(UnsupportedPayloadType)
         );
     }

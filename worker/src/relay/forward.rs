@@ -82,7 +82,8 @@ pub(super) fn forward(
     let mut overtaken = None;
     for (index, packet) in packets.iter().enumerate() {
         let payload_type = consumer.payload_type(packet.payload_type);
-        let mut disposition = decide(packet, &consumer.flow, &consumer.overtaken, payload_type);
+        let slot = consumer.rewriter.slot();
+        let mut disposition = decide(packet, &consumer.flow, &consumer.overtaken, slot, payload_type);
         if disposition == Disposition::Start {
             let before = ordinal + index as u64;
             match first_of(producer, packet, now) {
@@ -253,10 +254,11 @@ pub(super) fn start(
         is_sound: producer.kind == MediaKind::Audio,
     };
     consumer.rewriter.start(packet, now, context);
+    let slot = consumer.rewriter.slot();
     let flow = &mut consumer.flow;
     flow.current = Some(packet.encoding);
     flow.epoch = packet.epoch;
-    flow.first_seq = packet.seq;
+    flow.first_seq = packet.folded(slot);
     flow.sync_required = false;
     flow.is_catching_up = is_sped_up;
     consumer.overtaken = Overtaken {

@@ -277,10 +277,11 @@ impl Relay {
     }
 
     /// Does what the supervisor asks. The methods that are about the worker as a whole (ping, settings, its own counters,
-    /// shutdown) are the process's, and refused here.
+    /// shutdown) are the process's, and refused here. What the sink has gathered must have left before.
     pub fn handle_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
         let done = self.do_command(now, method);
-        self.keep_streams();
+        // Before anybody is told that it was done.
+        self.keep_positions();
         done
     }
 
@@ -355,6 +356,7 @@ impl Relay {
 
     /// Does what is due: requests for missing packets, key frame requests that were held back, the check for silent
     /// streams, changes of profiles that were held back, transport-wide feedback, reports, audio levels.
+    /// [`Relay::keep_positions`] is to follow when all that the sink has gathered has left.
     pub fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) {
         self.repeat_key_frame_requests(now);
         self.check_activity(now);
@@ -390,7 +392,6 @@ impl Relay {
             &self.page,
             sink,
         );
-        self.keep_streams();
     }
 
     /// Sends the key frame requests that are due.

@@ -33,7 +33,7 @@ const SSRCS_LOOKED_AT: usize = 8;
 
 impl Relay {
     /// Takes in one receive batch of one port and sends what follows from it. `datagrams` lie in `bytes`, which are
-    /// overwritten.
+    /// overwritten. [`Relay::keep_positions`] is to follow when all that the sink has gathered has left.
     pub fn handle_datagrams(
         &mut self,
         now: Time,
@@ -85,7 +85,6 @@ impl Relay {
         }
         self.fan_out(now, bytes, sink);
         self.send_key_frame_requests(sink);
-        self.keep_streams();
     }
 
     fn handle_packet(&mut self, origin: &mut Origin, bytes: &mut [u8], range: Range<usize>, sink: &mut impl Sink) {

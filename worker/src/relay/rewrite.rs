@@ -377,6 +377,12 @@ impl Rewriter {
         self.timeline_of = self.timeline_of.map(|_| NO_TIMELINE);
     }
 
+    /// The slot that says what is withheld from the consumer.
+    #[inline]
+    pub fn slot(&self) -> u8 {
+        self.offsets.slot
+    }
+
     /// The offsets in force.
     pub fn offsets(&self) -> Offsets {
         self.offsets

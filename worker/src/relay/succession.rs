@@ -4,7 +4,7 @@
 //! dead. An object of which the page knows nothing is new. What the page says and cannot be true makes the command fail.
 //!
 //! What a consumer may have been sent is never used again: its flow goes on behind the newest number in the page. A stream goes on
-//! behind the last batch that was relayed wholly; what was under way counts as not received, and is asked for again.
+//! behind the last batch that was relayed wholly and has left; what was under way counts as not received, and is asked for again.
 
 mod kept_consumer;
 mod kept_stream;
@@ -331,7 +331,7 @@ impl Relay {
         transport.keep_remote(&self.page);
     }
 
-    /// A stream is to be kept when what is being done is done.
+    /// A stream is to be kept when what is being done is done, and what it brought has left.
     #[inline]
     pub(super) fn keep_later(&mut self, key: ProducerKey, encoding: u8) {
         let stream = &mut self.producers[key].streams[usize::from(encoding)];
@@ -340,9 +340,10 @@ impl Relay {
         }
     }
 
-    /// Keeps the streams of which something has come, or that were asked for something.
+    /// Keeps how far streams were received of which something has come, or that were asked for something. To be called when all
+    /// that they have brought has left: what is gathered in the sink when a worker dies is lost, and its successor has to ask for it.
     #[inline]
-    pub(super) fn keep_streams(&mut self) {
+    pub fn keep_positions(&mut self) {
         while let Some((key, encoding)) = self.unkept.pop() {
             if let Some(producer) = self.producers.get_mut(key) {
                 let stream = &mut producer.streams[usize::from(encoding)];

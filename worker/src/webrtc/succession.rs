@@ -1,8 +1,8 @@
 //! What of a WebRTC transport is kept in the [page](crate::page), and what a successor finds there: everything that its peer has agreed
 //! on with it, so that the peer notices nothing.
 //!
-//! What follows from the transport's events is kept with them. How far the peer's packets have come is kept at the end of a batch,
-//! when all of it has been relayed and that is kept, too: a packet that comes again is either wanted, or known by its number. The
+//! What follows from the transport's events is kept with them. How far the peer's packets have come is kept when all that they brought
+//! has left and that is kept, too: a packet that comes again is either wanted, or known by its number. The
 //! indices of what is sent are kept by those who number it, before they do.
 
 use std::sync::Arc;

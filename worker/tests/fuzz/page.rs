@@ -149,6 +149,7 @@ fn live(relay: &mut Relay, now: &mut Time, from: u16) {
         deliver(relay, *now, sender, ([10, 0, 0, 1], 4_000).into(), packet);
         *now = *now + std::time::Duration::from_millis(30);
         relay.handle_timeout(*now, &mut Nowhere);
+        relay.keep_positions();
     }
     for ssrc in [100_u32, 102] {
         let mut nack = vec![0x81, 205, 0, 3, 0, 0, 0, 1];
@@ -189,6 +190,7 @@ fn deliver(relay: &mut Relay, now: Time, to: Option<TransportIx>, source: std::n
         source,
     };
     relay.handle_datagrams(now, to, Port::Rtp, &mut packet, &[datagram], &mut Nowhere);
+    relay.keep_positions();
 }
 
 /// Any words over what a worker has kept: the successor refuses what it does not believe, and lives with the rest. Each ten bytes

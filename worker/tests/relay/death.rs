@@ -1,6 +1,8 @@
 //! Relays that die, at every moment: their successors go on as if nothing had happened. No number is used twice, no receiver sees
 //! another break than one of what was about to be sent, and nobody who is paused is sent anything.
 
+mod conferences;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
 
+pub mod conference;
 pub mod feedback;
 pub mod judge;
 pub mod live;
@@ -95,6 +96,8 @@ pub struct Sim {
     unanswered: Vec<Method>,
     /// How many relays have died.
     pub deaths: u64,
+    /// A turn has several batches: what is gathered leaves at [`Sim::end_turn`]. Otherwise each call into the relay is a turn.
+    pub has_turns: bool,
 }
 
 /// What a test knows of a consumer that it made.
@@ -182,6 +185,7 @@ impl Sim {
             desired: Desired::default(),
             unanswered: Vec::new(),
             deaths: 0,
+            has_turns: false,
         }
     }
 
@@ -445,7 +449,21 @@ impl Sim {
         self.relay
             .handle_datagrams(self.now, transport, port, &mut bytes, &datagrams, &mut self.sink);
         self.drain();
+        self.end_call();
         self.run_timeouts();
+    }
+
+    /// What was gathered leaves, and what it came of is kept as received.
+    pub fn end_turn(&mut self) {
+        self.run_timeouts();
+        self.sink.send_gathered();
+        self.relay.keep_positions();
+    }
+
+    fn end_call(&mut self) {
+        if !self.has_turns {
+            self.relay.keep_positions();
+        }
     }
 
     /// RTCP from the transport's remote.
@@ -482,6 +500,7 @@ impl Sim {
         self.sink.now = self.now;
         self.relay.report_early(self.now, &mut self.sink);
         self.drain();
+        self.end_call();
     }
 
     /// Does what is due now.
@@ -491,6 +510,7 @@ impl Sim {
             self.sink.now = self.now;
             self.relay.handle_timeout(self.now, &mut self.sink);
             self.drain();
+            self.end_call();
             calls += 1;
             if self.page.is_dead() {
                 return;

@@ -39,6 +39,10 @@ pub struct Recorder {
     /// Counts those calls.
     pub batch: usize,
     pub trains: Vec<Train>,
+    /// What is gathered waits for [`Recorder::send_gathered`].
+    pub gathers: bool,
+    /// What was gathered, and what follows it on the same transport.
+    gathered: Vec<Train>,
     /// RTCP: when, where, what.
     pub rtcp: VecDeque<(Time, TransportIx, Vec<u8>)>,
     /// Packets sent again: when, where, what.
@@ -108,7 +112,9 @@ impl Recorder {
         for packet in train.chunks(segment).take(sent.accepted) {
             *self.taken.entry((transport, ssrc_of(packet))).or_default() += 1;
         }
-        self.trains.push(Train {
+        let waits = self.gathers && (gathered || self.gathered.iter().any(|train| train.transport == transport));
+        let place = if waits { &mut self.gathered } else { &mut self.trains };
+        place.push(Train {
             at: self.now,
             batch: self.batch,
             transport,
@@ -119,6 +125,14 @@ impl Recorder {
             refused: count - sent.accepted,
         });
         sent
+    }
+
+    /// What was gathered leaves, unless its worker is dead.
+    pub fn send_gathered(&mut self) {
+        let gathered = std::mem::take(&mut self.gathered);
+        if !self.is_dead() {
+            self.trains.extend(gathered);
+        }
     }
 
     fn is_dead(&self) -> bool {

@@ -138,14 +138,7 @@ impl Call {
             .map(|_| {
                 let transport = sim.transport(room);
                 let consumer = sim.consumer_with(transport, &track, |request| repairing(request, rtx));
-                Receiver {
-                    consumer,
-                    request: sim.consumers[&consumer].request.clone(),
-                    packets: BTreeMap::new(),
-                    missing: BTreeMap::new(),
-                    newest: 0,
-                    repaired: 0,
-                }
+                Receiver::new(consumer, sim.consumers[&consumer].request.clone())
             })
             .collect();
         let mut call = Self {
@@ -380,7 +373,18 @@ pub fn repairing(request: &mut CreateConsumer, rtx: bool) {
 }
 
 impl Receiver {
-    fn on_packet(&mut self, now: Time, bytes: &[u8]) {
+    pub fn new(consumer: ConsumerId, request: CreateConsumer) -> Self {
+        Self {
+            consumer,
+            request,
+            packets: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            newest: 0,
+            repaired: 0,
+        }
+    }
+
+    pub fn on_packet(&mut self, now: Time, bytes: &[u8]) {
         let mut rtp = Rtp::read(bytes);
         let is_rtx = self.request.rtx.as_ref().is_some_and(|rtx| rtx.ssrc == rtp.ssrc);
         if is_rtx {
@@ -424,7 +428,7 @@ impl Receiver {
     }
 
     /// What to ask for now.
-    fn ask(&mut self, now: Time) -> Option<Vec<u8>> {
+    pub fn ask(&mut self, now: Time) -> Option<Vec<u8>> {
         self.missing.retain(|_, (since, _)| now.since(*since) < ms(2_000));
         let mut seqs = Vec::new();
         for (seq, (since, asked)) in &mut self.missing {

@@ -108,6 +108,8 @@ impl Sim {
         relay.set_wall_clock(WALL_CLOCK);
         self.page = new_page(&mut relay);
         self.relay = relay;
+        // What was gathered is lost.
+        self.sink.send_gathered();
         self.sink.page = Some(self.page.clone());
         self.sink.forget_owners();
         let desired = self.desired.clone();

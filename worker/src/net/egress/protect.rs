@@ -334,8 +334,17 @@ impl<B: SendBackend> Egress<B> {
         let Some(len) = self.protect_report(transport, packet) else {
             return;
         };
-        let result = self.sockets.send_to(transport, tuple, &self.protection.buffer[..len]);
+        let protected = &self.protection.buffer[..len];
+        let result = self.sockets.send_to(&mut self.backend, transport, tuple, protected);
         self.on_report_sent(transport, result, len, packet);
+    }
+
+    /// Sends a datagram of ICE or DTLS on a tuple of a WebRTC transport, at once or not at all.
+    ///
+    /// # Errors
+    /// Why it was not sent.
+    pub fn send_to(&mut self, transport: TransportIx, tuple: IceTuple, datagram: &[u8]) -> Result<(), Errno> {
+        self.sockets.send_to(&mut self.backend, transport, tuple, datagram)
     }
 
     /// Protects RTCP, at the beginning of the buffer; `None` if that cannot be.

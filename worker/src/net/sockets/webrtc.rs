@@ -12,7 +12,7 @@ use super::ice::{IceSockets, Kind, side_of};
 use super::options::{drop_count, may_segment, reconnect, stamp_as_others};
 use super::path::Path;
 use super::plain::is_connected_to;
-use crate::net::send::{Destination, Route};
+use crate::net::send::{Destination, Route, SendBackend, is_pending_error};
 use crate::net::source::Side;
 use crate::relay::sink::TransportIx;
 
@@ -200,7 +200,13 @@ impl Sockets {
     /// # Errors
     /// What the kernel says, [`Errno::EADDRNOTAVAIL`] if there is no such listener or connection, [`Errno::EAGAIN`] if the
     /// connection is full.
-    pub fn send_to(&mut self, transport: TransportIx, tuple: IceTuple, datagram: &[u8]) -> Result<(), Errno> {
+    pub(in crate::net) fn send_to(
+        &mut self,
+        backend: &mut impl SendBackend,
+        transport: TransportIx,
+        tuple: IceTuple,
+        datagram: &[u8],
+    ) -> Result<(), Errno> {
         let IceTuple {
             protocol,
             local,
@@ -235,7 +241,11 @@ impl Sockets {
                 }
             }
         };
-        route.send_despite_pending(datagram)
+        match backend.send_packet(route, datagram) {
+            // Of an earlier packet.
+            Err(errno) if is_pending_error(errno) => backend.send_packet(route, datagram),
+            result => result,
+        }
     }
 
     pub(super) fn ice(&self, transport: TransportIx) -> Option<&IceSockets> {

@@ -238,6 +238,8 @@ impl WebRtc {
         if self.transports.len() <= place {
             self.transports.resize_with(place + 1, || None);
         }
+        self.unkept
+            .reserve(self.transports.len().saturating_sub(self.unkept.len()));
         entry.registration = uses_shared_ports.then(|| {
             let mut registration = Registration::default();
             let transport = &entry.transport;
@@ -262,6 +264,7 @@ impl TransportEntry {
             id,
             transport,
             kept,
+            is_unkept: false,
             inbound: None,
             srtp_profile: None,
             route: None,

@@ -153,8 +153,10 @@ impl WebRtc {
         io.relay
             .handle_datagrams(now, transport, Port::Rtp, bytes, &self.unprotected, io.egress);
         self.unprotected.clear();
-        if let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) {
-            entry.keep_positions(io.relay.page_mut());
+        if let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize)
+            && !std::mem::replace(&mut entry.is_unkept, true)
+        {
+            self.unkept.push(transport);
         }
     }
 }

@@ -10,18 +10,23 @@ use crate::webrtc::ice::State;
 use crate::webrtc::succession::Rest;
 use crate::webrtc::transport::Event;
 
-use super::{IoContext, TransportEntry, WebRtc};
-
-impl TransportEntry {
-    /// Keeps how far the peer's packets have come.
-    pub(super) fn keep_positions(&mut self, page: &mut Page) {
-        if let Some(inbound) = &mut self.inbound {
-            self.kept.keep_positions(page, self.id, inbound);
-        }
-    }
-}
+use super::{IoContext, WebRtc};
 
 impl WebRtc {
+    /// Keeps how far peers' packets have come. To be called when what they have brought has left, and is kept: a packet that comes
+    /// again is then wanted, or known by its number.
+    pub(in crate::process) fn keep_positions(&mut self, page: &mut Page) {
+        while let Some(transport) = self.unkept.pop() {
+            let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) else {
+                continue;
+            };
+            entry.is_unkept = false;
+            if let Some(inbound) = &mut entry.inbound {
+                entry.kept.keep_positions(page, entry.id, inbound);
+            }
+        }
+    }
+
     /// What is kept of a transport is not enough for a successor, which must not find it.
     pub(in crate::process) fn forget_kept(&mut self, io: &mut IoContext<'_, impl Shell>, transport: TransportIx) {
         if let Some(Some(entry)) = self.transports.get_mut(transport.0 as usize) {
@@ -45,7 +50,7 @@ impl WebRtc {
             let _ = io.egress.select(transport, None);
         }
         for (tuple, datagram) in &rest.datagrams {
-            let _ = io.egress.sockets.send_to(transport, *tuple, datagram);
+            let _ = io.egress.send_to(transport, *tuple, datagram);
         }
         if entry.registration.is_some() {
             for tuple in entry.transport.tuples() {

@@ -39,7 +39,8 @@ impl Consumer {
     pub(in super::super) fn keep_newest(&self, page: &Page) {
         let slot = self.slot(page);
         if !slot.is_none() {
-            page.store(slot, consumer::NEWEST, &self.rewriter.newest_kept());
+            // A packet that has its number has its other numbers, too, also if a successor is the one who sends it.
+            page.store_number_last(slot, consumer::NEWEST, &self.rewriter.newest_kept());
         }
     }
 
@@ -168,7 +169,15 @@ impl Consumer {
                 legacy.again.map(|again| (again, kept.again_begun != 0)),
             );
             if let Some(current) = flow.current.filter(|_| !flow.sync_required) {
-                repair.on_resume(newest + 1, offsets, (current, flow.epoch));
+                let position = producer.streams[usize::from(current)].seq.newest();
+                // What its last worker had in hand comes again, and whoever has lost it is sent it again, as a stream of its own. Under
+                // its own number it would have to be the same bytes.
+                let in_hand = position.map(|position| (position + 1).wrapping_add(offsets.seq));
+                let first = match repair.rtx.is_some() {
+                    true => in_hand.map_or(newest + 1, |first| first.min(newest + 1)),
+                    false => newest + 1,
+                };
+                repair.on_resume(first, offsets, (current, flow.epoch));
             }
         }
     }

@@ -50,7 +50,7 @@ impl StreamPosition {
 }
 
 impl Stream {
-    /// Something of it has changed that is to be kept at the end of the batch. Whether it is to be noted for that: it is kept
+    /// Something of it has changed that is to be kept when what it brought has left. Whether it is to be noted for that: it is kept
     /// somewhere, and was not noted yet.
     #[inline]
     pub(in super::super) fn becomes_unkept(&mut self) -> bool {
