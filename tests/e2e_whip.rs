@@ -1,7 +1,8 @@
 //! Other people's publishers and players, by nothing but an address: ffmpeg publishes by WHIP, and aiortc, which is a stack of its own,
-//! watches by WHEP and decodes what it gets; a page in Chromium does both.
+//! watches by WHEP and decodes what it gets; a page in Chromium does both; and what
+//! GStreamer offers is published.
 //!
-//! `cargo test --test e2e_whip -- --ignored`; it needs what `tests/aiortc/requirements.txt` names in `tests/aiortc/.venv`, Chromium, and
+//! `cargo test --test e2e_whip -- --ignored`; it needs what `tests/aiortc/requirements.txt` names in `tests/aiortc/.venv`, Chromium, GStreamer, and
 //! `npm ci` in `tests/browser`, and fails without.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -16,10 +17,10 @@ mod person;
 use std::path::Path;
 
 use certificates::CERTIFICATES;
-use control::{Control, soon};
+use control::{Client, Control, soon};
 use person::{Person, tests};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use weir::http::{ClientsFrom, ControlOptions, Guard, Limits, app, guarded, serve};
 
@@ -75,6 +76,33 @@ async fn watched(flags: &[String]) {
         }
     };
     soon("the room's end", gone).await;
+    close.send_replace(true);
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs GStreamer and aiortc"]
+async fn what_gstreamer_publishes_with_its_rsa_certificate_a_player_decodes() {
+    let (control, address, close) = start().await;
+    let mut publisher = Person::start(Path::new("/usr/bin/python3"), "gstreamer.py", [""; 0]);
+    let offer = publisher.says("offer").await;
+    let mut client = Client::over(TcpStream::connect(&address).await.unwrap()).await;
+    let headers = [("content-type", "application/sdp"), ("host", address.as_str())];
+    let offer = offer["offer"].as_str().unwrap().to_owned();
+    let published = client.say("POST", "/whip/stage", &headers, offer).await;
+    assert_eq!(published.status, 201, "{}", published.text);
+    publisher.hear(&json!({"answer": published.text})).await;
+    let python = tests().join("aiortc/.venv/bin/python");
+    let args = [format!("http://{address}/whep/stage"), "video".to_owned()];
+    let mut player = Person::start(&python, "whep.py", args);
+    let report = player.receives().await;
+    assert_eq!(
+        (report["width"].as_u64(), report["height"].as_u64()),
+        (Some(320), Some(180)),
+        "{report}"
+    );
+    player.leave().await;
+    publisher.leave().await;
     close.send_replace(true);
     control.close().await;
 }

@@ -122,6 +122,14 @@ async fn who_publishes_is_seen_by_peers_and_heard_by_players() {
     assert!(player.packets.iter().all(|packet| *packet.payload == *b"sound"));
     assert_eq!(*player.packets[0].header.payload_type, OPUS, "the player's own number");
 
+    // An operator may read what the publisher would be told, and nothing ends.
+    let alice = room.peer("alice").unwrap();
+    let mut read = alice.notifications();
+    let carol = PeerOptions::new("carol", room.rtp_capabilities().clone());
+    room.create_peer(carol).unwrap();
+    soon("the news", read.next()).await.unwrap();
+    assert_eq!(client.say("GET", &publishing, &[], "").await.status, 200);
+
     // The player ends, of which nobody is told; the publisher ends, and the room stays, because somebody is in it.
     assert_eq!(client.say("DELETE", &watching, &[], "").await.status, 200);
     assert_eq!(client.say("DELETE", &publishing, &[], "").await.status, 200);

@@ -72,6 +72,10 @@ impl Default for Limits {
     }
 }
 
+/// An extension of answers to clients of rooms. They may ask as often as they like, so the log does not say each time that they did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToClient;
+
 /// Largest request head; hyper answers 431 to a larger one.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -274,7 +278,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             }
             let status = response.status().as_u16();
             // Who changed what is worth knowing later; who looked at what is not, and strangers must not fill the log.
-            if method.is_safe() || matches!(status, 401 | 403) {
+            let is_quiet = response.extensions_mut().remove::<ToClient>().is_some();
+            if is_quiet || method.is_safe() || matches!(status, 401 | 403) {
                 debug!(%method, path, status, %caller, "control request");
             } else {
                 info!(%method, path, status, %caller, "control request");

@@ -81,7 +81,7 @@ impl Answer<'_> {
         for (index, section) in offer.media.iter().enumerate() {
             let media = match answered(index) {
                 Some(answered) => self.taken(section, answered, std::mem::take(&mut is_first)),
-                None => refused(section),
+                None => self.refused(section),
             };
             session.medias.push(media);
         }
@@ -91,15 +91,8 @@ impl Answer<'_> {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn taken(&self, section: &OfferedMedia, answered: &AnsweredMedia, has_candidates: bool) -> sdp_types::Media {
-        let formats: Vec<String> = answered
-            .codecs
-            .iter()
-            .map(|codec| codec.payload_type.to_string())
-            .collect();
-        // Port 9 stands for "see the candidates" (RFC 8840 §4.1.1).
-        let mut media = section_like(section, 9, formats.join(" "));
-        let mut lines = Lines(&mut media.attributes);
+    /// Where the server is and who it is, which every section says: some clients look into each, also into those that are refused.
+    fn introduce(&self, lines: &mut Lines<'_>) {
         lines.add("ice-ufrag", &self.ice.username_fragment);
         lines.add("ice-pwd", &self.ice.password);
         let sha256 =
@@ -115,6 +108,34 @@ impl Answer<'_> {
                 DtlsRole::Server | DtlsRole::Auto => "passive",
             },
         );
+        lines.flag("rtcp-mux");
+    }
+
+    /// RFC 3264 §6: port 0, with the offer's formats.
+    fn refused(&self, section: &OfferedMedia) -> sdp_types::Media {
+        let formats = section.line[2].clone();
+        let mut media = section_like(section, 0, formats);
+        let mut lines = Lines(&mut media.attributes);
+        if section.rtp.is_some() {
+            self.introduce(&mut lines);
+            lines.flag("inactive");
+        }
+        if let Some(mid) = &section.mid {
+            lines.add("mid", mid);
+        }
+        media
+    }
+
+    fn taken(&self, section: &OfferedMedia, answered: &AnsweredMedia, has_candidates: bool) -> sdp_types::Media {
+        let formats: Vec<String> = answered
+            .codecs
+            .iter()
+            .map(|codec| codec.payload_type.to_string())
+            .collect();
+        // Port 9 stands for "see the candidates" (RFC 8840 §4.1.1).
+        let mut media = section_like(section, 9, formats.join(" "));
+        let mut lines = Lines(&mut media.attributes);
+        self.introduce(&mut lines);
         if let Some(mid) = &section.mid {
             lines.add("mid", mid);
         }
@@ -125,7 +146,6 @@ impl Answer<'_> {
         if let Some(stream) = &answered.stream {
             lines.add("msid", format!("{} {}", stream.stream_id, stream.track_id));
         }
-        lines.flag("rtcp-mux");
         lines.flag("rtcp-mux-only");
         if section.rtp.as_ref().is_some_and(|rtp| rtp.reduced_size) {
             lines.flag("rtcp-rsize");
@@ -150,20 +170,6 @@ impl Answer<'_> {
         }
         media
     }
-}
-
-/// RFC 3264 §6: port 0, with the offer's formats.
-fn refused(section: &OfferedMedia) -> sdp_types::Media {
-    let formats = section.line[2].clone();
-    let mut media = section_like(section, 0, formats);
-    let mut lines = Lines(&mut media.attributes);
-    if let Some(mid) = &section.mid {
-        lines.add("mid", mid);
-    }
-    if section.rtp.is_some() {
-        lines.flag("inactive");
-    }
-    media
 }
 
 fn section_like(section: &OfferedMedia, port: u16, fmt: String) -> sdp_types::Media {

@@ -211,16 +211,16 @@ fn an_answer_is_what_every_client_can_read() {
     let expected = "v=0\r\no=- 7 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=extmap-allow-mixed\r\n\
         a=msid-semantic:WMS *\r\na=ice-lite\r\n\
         m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:serverufrag\r\na=ice-pwd:serverpassword\r\n\
-        a=fingerprint:sha-256 AB:sha-256\r\na=setup:active\r\na=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=rtcp-mux-only\r\n\
+        a=fingerprint:sha-256 AB:sha-256\r\na=setup:active\r\na=rtcp-mux\r\na=mid:0\r\na=recvonly\r\na=rtcp-mux-only\r\n\
         a=rtpmap:111 opus/48000/2\r\n\
         a=fmtp:111 maxaveragebitrate=96000;minptime=10;sprop-stereo=1;stereo=1;useinbandfec=1\r\n\
         a=candidate:1 1 udp 5 192.0.2.1 4000 typ host\r\na=candidate:2 1 udp 5 2001:db8::1 4000 typ host\r\n\
         a=candidate:3 1 tcp 5 192.0.2.1 4000 typ host tcptype passive\r\n\
         a=candidate:4 1 tcp 5 2001:db8::1 4000 typ host tcptype passive\r\na=end-of-candidates\r\n\
         m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:serverufrag\r\na=ice-pwd:serverpassword\r\n\
-        a=fingerprint:sha-256 AB:sha-256\r\na=setup:active\r\na=mid:1\r\n\
+        a=fingerprint:sha-256 AB:sha-256\r\na=setup:active\r\na=rtcp-mux\r\na=mid:1\r\n\
         a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=extmap:2 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
-        a=recvonly\r\na=rtcp-mux\r\na=rtcp-mux-only\r\na=rtpmap:96 H264/90000\r\na=rtcp-fb:96 nack\r\n\
+        a=recvonly\r\na=rtcp-mux-only\r\na=rtpmap:96 H264/90000\r\na=rtcp-fb:96 nack\r\n\
         a=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 goog-remb\r\n\
         a=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
         a=rid:0 recv\r\na=rid:1 recv\r\na=rid:2 recv\r\na=simulcast:recv 0;1;2\r\n";
@@ -233,7 +233,18 @@ fn a_refused_section_has_no_port_and_is_not_bundled() {
     let text = answer(&offer, &candidates(), &[false, true]);
     assert!(text.contains("a=group:BUNDLE 1\r\n"), "{text}");
     assert!(text.contains("m=audio 0 UDP/TLS/RTP/SAVPF 111\r\n"), "{text}");
-    let (_, video) = text.split_once("m=video").unwrap();
+    let (audio, video) = text.split_once("m=video").unwrap();
+    // Some clients look for these in every section.
+    for line in [
+        "a=ice-ufrag:",
+        "a=ice-pwd:",
+        "a=fingerprint:",
+        "a=setup:",
+        "a=rtcp-mux\r\n",
+        "a=inactive",
+    ] {
+        assert!(audio.contains(line), "{line}: {audio}");
+    }
     assert!(
         video.contains("a=candidate:1 1 udp"),
         "the transport is in the first section that is taken"

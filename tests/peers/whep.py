@@ -1,6 +1,8 @@
 """aiortc as a WHEP player: watches at a URL and decodes pictures and sound until its input ends.
 
-    whep.py URL
+    whep.py URL [KIND...]
+
+It offers to receive audio and video, or these kinds.
 
 Each line of its output is JSON: how many pictures it has decoded (`received`), their size, and how many frames of sound.
 """
@@ -46,7 +48,7 @@ async def main():
 
     tasks = []
     connection.on("track", lambda track: tasks.append(asyncio.ensure_future(decode(track))))
-    for kind in ["audio", "video"]:
+    for kind in sys.argv[2:] or ["audio", "video"]:
         connection.addTransceiver(kind, direction="recvonly")
     await connection.setLocalDescription(await connection.createOffer())
     offer = connection.localDescription.sdp.encode()

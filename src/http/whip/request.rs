@@ -12,6 +12,7 @@ use super::answer;
 use super::problem::Problem;
 use crate::http::error::ApiError;
 use crate::http::extract::read;
+use crate::http::listen::ToClient;
 use crate::http::openapi::{Operation, Part, Schemas};
 use crate::http::origin::is_from;
 use crate::http::signalling::Source;
@@ -147,6 +148,7 @@ impl WhipRequest {
     /// The answer, which the page that asked may read if it is one that may ask.
     pub(super) fn finish(&self, app: &App, result: Result<Response, Problem>) -> Response {
         let mut response = result.unwrap_or_else(IntoResponse::into_response);
+        response.extensions_mut().insert(ToClient);
         let headers = response.headers_mut();
         headers.append(header::VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = self.headers.get(header::ORIGIN)

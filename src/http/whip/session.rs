@@ -133,16 +133,22 @@ pub(super) fn begin(whip: &Arc<Whip>, session: Session, places: Places) {
 async fn watch(whip: Weak<Whip>, session: Arc<Session>, mut places: Places, connect: Duration) {
     let begin = Instant::now();
     let mut notifications = session.peer.notifications();
+    let mut reads = true;
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let why = loop {
         tokio::select! {
-            // Nobody is told of the room, but what waits for somebody must go. None: the peer is closed.
-            told = notifications.next() => if told.is_none() { break "its peer is closed" },
+            // Nobody is told of the room, but what waits for somebody must go. None: the peer is closed, or an operator reads.
+            told = notifications.next(), if reads => match told {
+                Some(_) => {}
+                None if session.peer.closed() => break "its peer is closed",
+                None => reads = false,
+            },
             () = session.ended.notified() => break "its client has ended it",
             _ = look.tick() => {
-                if session.transport.dtls_state() == DtlsState::Connected {
-                    places.unconnected = None;
+                if session.transport.dtls_state() == DtlsState::Connected && places.unconnected.take().is_some() {
+                    let Session { protocol, room, peer, .. } = &*session;
+                    info!(protocol = protocol.name(), room, peer = peer.name(), "a session has connected");
                 }
                 let connected = places.unconnected.is_none();
                 if let Some(why) = session.over(connected) {
@@ -160,13 +166,23 @@ async fn watch(whip: Weak<Whip>, session: Arc<Session>, mut places: Places, conn
     let Session {
         protocol, room, peer, ..
     } = &*session;
-    info!(
-        protocol = protocol.name(),
-        room,
-        peer = peer.name(),
-        why,
-        "a session has ended"
-    );
+    // Who never connects, and comes again and again, is not worth a line each time.
+    match places.unconnected {
+        None => info!(
+            protocol = protocol.name(),
+            room,
+            peer = peer.name(),
+            why,
+            "a session has ended"
+        ),
+        Some(_) => debug!(
+            protocol = protocol.name(),
+            room,
+            peer = peer.name(),
+            why,
+            "a session has ended"
+        ),
+    }
     session.peer.leave_in_the_end().await;
     drop(places);
 }
