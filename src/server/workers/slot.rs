@@ -14,6 +14,7 @@ use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
 use crate::server::model::state::{Command, State};
 use crate::server::workers::link::{Link, Restorations};
+use crate::server::workers::totals::Totals;
 
 /// The state of a worker process.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
@@ -81,6 +82,7 @@ pub(crate) struct Slot {
     cpu: Option<usize>,
     rooms_on_their_way: AtomicUsize,
     restorations: Arc<Restorations>,
+    totals: Arc<Totals>,
     status: Mutex<Status>,
 }
 
@@ -103,6 +105,7 @@ impl Slot {
             cpu,
             rooms_on_their_way: AtomicUsize::new(0),
             restorations: Arc::default(),
+            totals: Arc::default(),
             status: Mutex::new(Status {
                 state: WorkerState::Starting,
                 pid: None,
@@ -141,6 +144,11 @@ impl Slot {
     /// How often it was restored.
     pub(crate) fn restorations(&self) -> Arc<Restorations> {
         Arc::clone(&self.restorations)
+    }
+
+    /// What it has counted in all its processes.
+    pub(crate) fn totals(&self) -> Arc<Totals> {
+        Arc::clone(&self.totals)
     }
 
     pub(crate) fn rooms_on_their_way(&self) -> usize {
