@@ -108,7 +108,7 @@ impl Sockets {
         self.each(transport, |_, _, socket| stamp_as_others(socket, self.stamps_arrivals));
     }
 
-    /// A transport's plain sockets are about to be read: what was dropped before, when another worker had them, is not the
+    /// A new transport's plain sockets are about to be read: what was dropped before, when somebody else had them, is not the
     /// transport's.
     pub fn begin_drop_counts(&mut self, transport: TransportIx) {
         let mut drop_counts = [0; 4];

@@ -174,7 +174,6 @@ impl<S: Shell> EventLoop<S> {
 
     /// From now on a transport hears.
     fn watch(&mut self, now: Time, Unwatched { transport, is_stale }: Unwatched) {
-        self.egress.sockets.begin_drop_counts(transport);
         let mut add = |socket: BorrowedFd<'_>, source| {
             if is_stale {
                 self.sieve.drop_waiting(now, source);

@@ -153,7 +153,6 @@ impl<S: Shell> EventLoop<S> {
         if self.adoptions.hold(room, transport) {
             return Ok(());
         }
-        self.egress.sockets.begin_drop_counts(transport);
         let mut result = Ok(());
         self.egress.sockets.each(transport, |port, side, socket| {
             let source = Source::Socket { transport, port, side };
@@ -242,8 +241,9 @@ impl<S: Shell> EventLoop<S> {
 
     /// The sockets of a new transport go on with what was counted at them, if another worker had them.
     pub(super) fn go_on_counting(&mut self, transport: TransportIx, counted: Option<SocketCounts>) {
-        if let Some(counted) = counted {
-            self.egress.go_on_counting(transport, &counted);
+        match counted {
+            Some(counted) => self.egress.go_on_counting(transport, &counted),
+            None => self.egress.sockets.begin_drop_counts(transport),
         }
         // With what the kernel has dropped before the transport was there.
         self.keep_socket_counts(transport);
