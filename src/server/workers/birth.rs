@@ -40,9 +40,9 @@ pub(crate) struct Stillborn {
     pub(crate) stderr: Vec<String>,
 }
 
-/// Makes a process for a slot, and waits for its hello.
-pub(crate) async fn bear(shared: &Shared, slot: &Slot) -> Result<Born, Stillborn> {
-    let process = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
+/// Makes a process for a slot, which takes `reserve` bytes of memory at once, and waits for its hello.
+pub(crate) async fn bear(shared: &Shared, slot: &Slot, reserve: u64) -> Result<Born, Stillborn> {
+    let process = match shared.workers.spawner.spawn(slot.id(), slot.cpu(), reserve).await {
         Ok(process) => process,
         Err(error) => {
             return Err(Stillborn {

@@ -250,6 +250,10 @@ impl Slot {
         status.restarts += u64::from(status.last_exit.is_some());
     }
 
+    pub(crate) fn pid(&self) -> Option<u32> {
+        lock(&self.status).pid
+    }
+
     pub(crate) fn set_pid(&self, pid: Option<u32>) {
         lock(&self.status).pid = pid;
     }

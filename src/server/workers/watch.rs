@@ -185,7 +185,7 @@ async fn next_process(shared: &Arc<Shared>, slot: &Arc<Slot>, estate: &mut Estat
         {
             return Ok(process);
         }
-        bear(shared, slot).await
+        bear(shared, slot, 0).await
     };
     let link = estate.conversation.as_ref().map(|(link, _)| &**link);
     link::expire_meanwhile(link, next).await

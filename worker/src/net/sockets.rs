@@ -105,13 +105,17 @@ impl Sockets {
             counters: SocketCounters::default(),
             drop_counts: [0; 4],
         }));
+        self.each(transport, |_, _, socket| stamp_as_others(socket, self.stamps_arrivals));
+    }
+
+    /// A transport's plain sockets are about to be read: what was dropped before, when another worker had them, is not the
+    /// transport's.
+    pub fn begin_drop_counts(&mut self, transport: TransportIx) {
         let mut drop_counts = [0; 4];
         self.each(transport, |port, side, socket| {
-            // What was dropped before, when another worker had the socket, is not this transport's.
-            drop_counts[slot_of(port, side)] = drop_count(socket);
-            stamp_as_others(socket, self.stamps_arrivals);
+            drop_counts[slot_of(port, side)] = drop_count(socket)
         });
-        if let Some(ports) = &mut self.ports[index] {
+        if let Some(Some(ports)) = self.ports.get_mut(transport.0 as usize) {
             ports.drop_counts = drop_counts;
         }
     }

@@ -153,6 +153,7 @@ impl<S: Shell> EventLoop<S> {
         if self.adoptions.hold(room, transport) {
             return Ok(());
         }
+        self.egress.sockets.begin_drop_counts(transport);
         let mut result = Ok(());
         self.egress.sockets.each(transport, |port, side, socket| {
             let source = Source::Socket { transport, port, side };
@@ -217,6 +218,7 @@ impl<S: Shell> EventLoop<S> {
     /// Stops watching a transport's sockets, and closes them.
     pub(super) fn close(&mut self, transport: TransportIx) {
         self.sieve.forget(transport);
+        self.adoptions.forget(transport);
         let (webrtc, mut io) = self.webrtc_and_io();
         webrtc.close(S::monotonic(), &mut io, transport);
         // The supervisor holds the sockets too, so closing them would not take them out of the epoll.
