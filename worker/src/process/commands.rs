@@ -1,6 +1,7 @@
 //! Requests: what is the process's own is done here, the rest is the relay's, with the sockets kept in step.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use tracing::debug;
 use weir_channel::id::{RoomId, TransportId};
@@ -19,6 +20,9 @@ use crate::relay::sink::{Sink as _, TransportIx};
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
+
+/// How often it is kept what was counted of everything together.
+const TOTALS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<S: Shell> EventLoop<S> {
     /// Does what is asked and answers. Descriptors that are not wanted are closed.
@@ -289,8 +293,16 @@ impl<S: Shell> EventLoop<S> {
         }
     }
 
+    /// As [`EventLoop::keep_totals`], once in a while.
+    pub(super) fn keep_totals_when_due(&mut self, now: Time) {
+        if now >= self.next_totals {
+            self.next_totals = now + TOTALS_INTERVAL;
+            self.keep_totals();
+        }
+    }
+
     /// Keeps what was counted of everything together, for the supervisor, if this process dies.
-    pub(super) fn keep_totals(&mut self) {
+    fn keep_totals(&mut self) {
         self.relay.page().set_totals(&self.totals());
     }
 

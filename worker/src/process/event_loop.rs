@@ -66,9 +66,6 @@ const ADOPTING_BATCH_MAX: usize = 8;
 /// How often the wall clock is read again, so that reports follow when it is set or slewed.
 const WALL_CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is kept what was counted of everything together.
-const TOTALS_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Warnings about the same kind of trouble are this far apart.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -120,7 +117,7 @@ pub struct EventLoop<S: Shell = Kernel> {
     pub(super) sieve: Sieve,
     next_warning: Time,
     next_wall_clock: Time,
-    next_totals: Time,
+    pub(super) next_totals: Time,
     /// When the last turn did.
     turn_ended: Time,
 }
@@ -295,10 +292,7 @@ impl<S: Shell> EventLoop<S> {
         self.flush_gathered();
         self.egress.flush_mirrors();
         self.send_notifications()?;
-        if now >= self.next_totals {
-            self.next_totals = now + TOTALS_INTERVAL;
-            self.keep_totals();
-        }
+        self.keep_totals_when_due(now);
         let ended = S::monotonic();
         self.waiting.window.on_turn(Turn {
             waited: woke.since(ended_before),
