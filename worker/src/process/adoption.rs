@@ -2,7 +2,7 @@
 //! room continues what the other's page says. Until it ends, nothing is read from the room's sockets: what comes waits in them for those
 //! that it is for.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -28,8 +28,6 @@ pub(super) struct Adoptions {
     rooms: BTreeMap<RoomId, Adoption>,
     /// Those whose sockets nobody has read for too long.
     stale: BTreeSet<RoomId>,
-    /// Transports of rooms that are adopted whose sockets are not watched yet.
-    unwatched: VecDeque<Unwatched>,
     /// The pages that are read, by their writers: hundreds of rooms come from one page, in which all objects were looked for once.
     pages: Vec<(u64, Weak<Predecessor>)>,
 }
@@ -42,28 +40,7 @@ struct Adoption {
     is_incomplete: bool,
 }
 
-/// A transport whose sockets are to be watched.
-#[derive(Clone, Copy, Debug)]
-struct Unwatched {
-    transport: TransportIx,
-    /// What waits in them is of no use.
-    is_stale: bool,
-}
-
-/// So many transports are watched in a turn that nobody waits for.
-const WATCHED_AT_ONCE: usize = 16;
-
 impl Adoptions {
-    /// Whether it is time to watch transports that nobody waits for: who is not there yet goes first.
-    pub(super) fn may_watch(&self) -> bool {
-        self.is_empty() && !self.unwatched.is_empty()
-    }
-
-    /// A transport is closed.
-    pub(super) fn forget(&mut self, transport: TransportIx) {
-        self.unwatched.retain(|unwatched| unwatched.transport != transport);
-    }
-
     /// Whether no room is being adopted.
     pub(super) fn is_empty(&self) -> bool {
         self.rooms.is_empty()
@@ -150,54 +127,33 @@ impl<S: Shell> EventLoop<S> {
         };
         self.relay.end_adoption(room);
         let is_stale = self.adoptions.stale.remove(&room);
-        // First those at which packets come that somebody waits for. The others only report how they receive.
-        let (sending, receiving): (Vec<_>, Vec<_>) = transports
-            .into_iter()
-            .map(|transport| Unwatched { transport, is_stale })
-            .partition(|unwatched| self.relay.has_producers(unwatched.transport));
-        self.adoptions.unwatched.extend(receiving);
-        for unwatched in sending {
-            self.watch(now, unwatched);
+        for transport in transports {
+            let mut add = |socket: BorrowedFd<'_>, source| {
+                if is_stale {
+                    self.sieve.drop_waiting(now, source);
+                }
+                if let Err(errno) = self.poller.add(socket, source, Interest::Read) {
+                    debug!(%errno, "epoll_ctl");
+                }
+            };
+            // One that was closed meanwhile has no sockets any more.
+            self.egress.sockets.each(transport, |port, side, socket| {
+                add(socket, Source::Socket { transport, port, side });
+            });
+            self.egress.sockets.each_listener(transport, |listener, side, socket| {
+                add(
+                    socket,
+                    Source::Listener {
+                        transport,
+                        listener,
+                        side,
+                    },
+                );
+            });
+            let (webrtc, mut io) = self.webrtc_and_io();
+            webrtc.end_take_over(&mut io, transport);
         }
         Ok(Reply::Done)
-    }
-
-    /// Watches the sockets of some of the transports that nobody waits for.
-    pub(super) fn watch_some(&mut self, now: Time) {
-        for _ in 0..WATCHED_AT_ONCE {
-            let Some(unwatched) = self.adoptions.unwatched.pop_front() else {
-                return;
-            };
-            self.watch(now, unwatched);
-        }
-    }
-
-    /// From now on a transport hears.
-    fn watch(&mut self, now: Time, Unwatched { transport, is_stale }: Unwatched) {
-        let mut add = |socket: BorrowedFd<'_>, source| {
-            if is_stale {
-                self.sieve.drop_waiting(now, source);
-            }
-            if let Err(errno) = self.poller.add(socket, source, Interest::Read) {
-                debug!(%errno, "epoll_ctl");
-            }
-        };
-        // One that was closed meanwhile has no sockets any more.
-        self.egress.sockets.each(transport, |port, side, socket| {
-            add(socket, Source::Socket { transport, port, side });
-        });
-        self.egress.sockets.each_listener(transport, |listener, side, socket| {
-            add(
-                socket,
-                Source::Listener {
-                    transport,
-                    listener,
-                    side,
-                },
-            );
-        });
-        let (webrtc, mut io) = self.webrtc_and_io();
-        webrtc.end_take_over(&mut io, transport);
     }
 }
 

@@ -221,7 +221,6 @@ impl<S: Shell> EventLoop<S> {
     /// Stops watching a transport's sockets, and closes them.
     pub(super) fn close(&mut self, transport: TransportIx) {
         self.sieve.forget(transport);
-        self.adoptions.forget(transport);
         let (webrtc, mut io) = self.webrtc_and_io();
         webrtc.close(S::monotonic(), &mut io, transport);
         // The supervisor holds the sockets too, so closing them would not take them out of the epoll.

@@ -313,12 +313,6 @@ impl Relay {
         self.transport_of_id.get(&id).map(|key| key.index())
     }
 
-    /// Whether there are producers on a transport.
-    pub fn has_producers(&self, transport: TransportIx) -> bool {
-        let key = self.transport_key(transport);
-        key.is_some_and(|key| !self.transports[key].producers.is_empty())
-    }
-
     /// The next thing the shell has to do.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
