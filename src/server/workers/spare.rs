@@ -97,7 +97,7 @@ struct Size(u64);
 
 impl Size {
     /// A process without rooms is smaller.
-    const SMALL: Self = Self(16 << 20);
+    const SMALL: Self = Self(32 << 20);
 
     /// That of the process that serves.
     fn wanted(slot: &Slot) -> Self {
@@ -155,14 +155,14 @@ mod tests {
     #[test]
     fn a_spare_is_about_as_large_as_what_it_stands_in_for() {
         let mib = |mib: u64| Size(mib << 20);
-        assert!(mib(3).fits(mib(3)) && mib(3).fits(mib(15)), "small ones are all alike");
-        assert!(mib(3).fits(mib(20)) && !mib(3).fits(mib(30)));
+        assert!(mib(3).fits(mib(3)) && mib(3).fits(mib(31)), "small ones are all alike");
+        assert!(mib(3).fits(mib(40)) && !mib(3).fits(mib(50)));
         assert!(mib(100).fits(mib(120)) && !mib(100).fits(mib(150)), "outgrown");
         assert!(
             mib(100).fits(mib(60)) && !mib(100).fits(mib(30)),
             "memory that nobody needs"
         );
-        assert_eq!((mib(10).reserve(), mib(20).reserve()), (0, 20 << 20));
+        assert_eq!((mib(30).reserve(), mib(40).reserve()), (0, 40 << 20));
         assert!(Size::of(std::process::id()) > mib(1));
         assert_eq!(Size::of(u32::MAX), Size(0));
     }
