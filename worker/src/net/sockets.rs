@@ -86,7 +86,8 @@ impl Sockets {
         Self::default()
     }
 
-    /// Registers the sockets of a new transport. It cannot send before [`Sockets::connect`].
+    /// Registers the sockets of a new transport. It cannot send before [`Sockets::connect`]; what its sockets have dropped before is counted
+    /// but for [`Sockets::begin_drop_counts`].
     ///
     /// # Panics
     /// If the index is taken.
