@@ -24,6 +24,8 @@ pub(crate) struct Born {
     /// Killed when dropped.
     pub(crate) child: Body,
     pub(crate) pid: u32,
+    /// So many bytes of memory it has taken at once.
+    pub(crate) reserve: u64,
     pub(crate) endpoint: SupervisorEndpoint,
     pub(crate) page: Option<Arc<Page>>,
     /// It has written more to its standard error than is borne.
@@ -80,6 +82,7 @@ pub(crate) async fn bear(shared: &Shared, slot: &Slot, reserve: u64) -> Result<B
             return Ok(Born {
                 child,
                 pid,
+                reserve,
                 endpoint,
                 page: page.map(Arc::new),
                 flooded,

@@ -64,7 +64,8 @@ async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, mut wanted: oneshot::Receive
     // The one that does not fit any more stays until the next one is there.
     let mut unfit: Option<Born> = None;
     loop {
-        match bear(&shared, &slot, Size::wanted(&slot).reserve()).await {
+        let size = Size::wanted(&slot);
+        match bear(&shared, &slot, size.reserve()).await {
             Ok(mut process) => {
                 unfit = None;
                 tokio::select! {
@@ -73,7 +74,7 @@ async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, mut wanted: oneshot::Receive
                         tracing::warn!(worker = slot.id().0, ?status, "the spare process of a worker has died");
                     }
                     _ = &mut wanted => return Some(process),
-                    () = fits_no_more(&slot, process.pid) => {
+                    () = fits_no_more(&slot, size) => {
                         unfit = Some(process);
                         continue;
                     }
@@ -99,9 +100,19 @@ impl Size {
     /// A process without rooms is smaller.
     const SMALL: Self = Self(32 << 20);
 
-    /// That of the process that serves.
+    /// What a spare should have.
     fn wanted(slot: &Slot) -> Self {
-        slot.pid().map_or(Self(0), Self::of)
+        slot.process()
+            .map_or(Self(0), |(pid, reserve)| Self::of(pid).beside(Self(reserve)))
+    }
+
+    /// Of a process of this size that has reserved so much: how much of it it needs. Of what it has reserved nobody knows that. So that spares do
+    /// not grow with each death, it counts as it was reserved until there is clearly more.
+    fn beside(self, reserved: Self) -> Self {
+        match self.0 <= reserved.0 + reserved.0 / 3 + Self::SMALL.0 {
+            true if reserved.0 > 0 => reserved,
+            _ => self,
+        }
     }
 
     /// That of a process; 0 if it cannot be read.
@@ -138,11 +149,11 @@ fn page_bytes() -> u64 {
     bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
 }
 
-/// Returns when a spare is too small for what the process that serves has become, or much too large.
-async fn fits_no_more(slot: &Slot, spare: u32) {
+/// Returns when a spare of this size is too small for what the process that serves has become, or much too large.
+async fn fits_no_more(slot: &Slot, spare: Size) {
     loop {
         sleep(LOOK_INTERVAL).await;
-        if !Size::of(spare).fits(Size::wanted(slot)) {
+        if !spare.fits(Size::wanted(slot)) {
             return;
         }
     }
@@ -163,6 +174,9 @@ mod tests {
             "memory that nobody needs"
         );
         assert_eq!((mib(30).reserve(), mib(40).reserve()), (0, 40 << 20));
+        assert_eq!(mib(140).beside(mib(0)), mib(140));
+        assert_eq!(mib(140).beside(mib(100)), mib(100), "with what is no heap");
+        assert_eq!(mib(200).beside(mib(100)), mib(200), "outgrown");
         assert!(Size::of(std::process::id()) > mib(1));
         assert_eq!(Size::of(u32::MAX), Size(0));
     }

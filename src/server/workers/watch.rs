@@ -226,13 +226,14 @@ async fn live(
     let Born {
         mut child,
         pid,
+        reserve,
         endpoint,
         page,
         flooded,
         mut listener,
         last_lines,
     } = process;
-    slot.set_pid(Some(pid));
+    slot.set_process(pid, reserve);
     let pulse = Pulse {
         interval: shared.settings.ping_interval,
         timeout: shared.settings.ping_timeout,
