@@ -65,7 +65,13 @@ async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, mut wanted: oneshot::Receive
     let mut unfit: Option<Born> = None;
     loop {
         let size = Size::wanted(&slot);
-        match bear(&shared, &slot, size.reserve()).await {
+        let born = tokio::select! {
+            biased;
+            // One that does not fit is better than one that is not there yet.
+            _ = &mut wanted, if unfit.is_some() => return unfit,
+            born = bear(&shared, &slot, size.reserve()) => born,
+        };
+        match born {
             Ok(mut process) => {
                 unfit = None;
                 tokio::select! {
