@@ -278,13 +278,7 @@ async fn spare_of(worker: u32) -> u32 {
             after_name.split_whitespace().nth(1) == Some(&own)
         })
     };
-    // But for how much memory it takes.
-    let arguments = |pid: u32| -> Vec<String> {
-        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let (before, after) = line.split_once("--reserve\0").unwrap_or((&line, ""));
-        let words = before.split('\0').chain(after.split('\0').skip(1));
-        words.map(str::to_owned).collect()
-    };
+    let arguments = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     soon(async {
         loop {
             // Tests of this program have workers, too: it is of the same server if it is given the same arguments and program.

@@ -45,7 +45,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 11;
+pub const PROTOCOL_VERSION: u32 = 12;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -224,9 +224,69 @@ pub enum Method {
     /// Nobody has read the sockets of a room that is being adopted for so long that what waits in them is of no use any more: it is
     /// dropped.
     DropWaiting { room: RoomId },
+    /// A process that is to take another one's place when that dies begins to make what the other has: no request from now on
+    /// comes with descriptors, nothing is sent or told, and nothing is kept. Takes the methods that are [rehearsed](Method::is_rehearsed).
+    Rehearse,
+    /// The process's time has come. Its rooms follow, each from [`Method::Adopt`] on: the transports, for which it has no sockets yet, are
+    /// asked for again, with them; producers and consumers are not, but [taken up](Method::TakeUp).
+    RehearsalEnded,
+    /// After the transports of a room that was rehearsed, all producers and consumers that the room is to have: each continues what the pages say
+    /// of it. What was rehearsed and stands neither here nor was asked for is closed. Answered by [`Reply::TakenUp`].
+    TakeUp {
+        room: RoomId,
+        producers: Vec<ProducerId>,
+        consumers: Vec<ConsumerId>,
+    },
 }
 
 impl Method {
+    /// Whether a process that [rehearses](Method::Rehearse) does it, too: what makes, changes and closes rooms and what is in them, as far as
+    /// that has nothing to do with sockets, keys and peers.
+    pub fn is_rehearsed(&self) -> bool {
+        match self {
+            Self::CreateRouter { .. }
+            | Self::CloseRouter { .. }
+            | Self::SetAudioLevels { .. }
+            | Self::CreatePlainTransport(_)
+            | Self::CreateWebRtcTransport(_)
+            | Self::SetRemote { .. }
+            | Self::SetMaxBitrate { .. }
+            | Self::CloseTransport { .. }
+            | Self::CreateProducer(_)
+            | Self::SetProducerPaused { .. }
+            | Self::SetProducerPreferredProfile { .. }
+            | Self::CloseProducer { .. }
+            | Self::CreateConsumer(_)
+            | Self::SetConsumerPaused { .. }
+            | Self::SetConsumerPreferredProfile { .. }
+            | Self::CloseConsumer { .. } => true,
+            Self::Ping
+            | Self::SetLogFilter(_)
+            | Self::SetCoalescing(_)
+            | Self::UseDtlsCertificate(_)
+            | Self::RestartIce { .. }
+            | Self::SetRemoteIce { .. }
+            | Self::SetDtlsParameters { .. }
+            | Self::StartMirroring { .. }
+            | Self::StopMirroring { .. }
+            | Self::RequestKeyFrame { .. }
+            | Self::WorkerStats
+            | Self::Stats(_)
+            | Self::Dump(_)
+            | Self::Shutdown
+            | Self::OpenSharedPorts(_)
+            | Self::UseConnectedSocket { .. }
+            | Self::UsePollers
+            | Self::Adopt { .. }
+            | Self::AdoptionEnded { .. }
+            | Self::SetQuarantine(_)
+            | Self::DropWaiting { .. }
+            | Self::Rehearse
+            | Self::RehearsalEnded
+            | Self::TakeUp { .. } => false,
+        }
+    }
+
     /// The room in which it makes a transport, a producer or a consumer, if it does.
     pub fn creates_in(&self) -> Option<RoomId> {
         match self {
@@ -316,6 +376,17 @@ pub enum Reply {
     Stats(StatsPage),
     /// To [`Method::Dump`].
     Dump(DumpPage),
+    /// To [`Method::TakeUp`].
+    TakenUp(NotTakenUp),
+}
+
+/// What a worker could not take up of a room, and has not got any more, each with the reason.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NotTakenUp {
+    /// Producers.
+    pub producers: Vec<(ProducerId, WorkerError)>,
+    /// Consumers; also those of these producers.
+    pub consumers: Vec<(ConsumerId, WorkerError)>,
 }
 
 /// Why a worker refused. It changed nothing.

@@ -116,7 +116,7 @@ impl Fake {
         let end = tokio::spawn(async move {
             let first = First::default();
             let on_pulse = |rtt| slot.set_ping_rtt(rtt);
-            let end = converse(&link, &mut queues, first, supervisor, &shared.state, on_pulse).await;
+            let end = converse(&link, &mut queues, first, supervisor.split(), &shared.state, on_pulse).await;
             // What the watch task does when several processes in a row have died.
             let cause = match end {
                 End::Channel(error) => DeathCause::NotStarted {

@@ -14,6 +14,7 @@ mod ended;
 pub mod event_loop;
 mod ground;
 mod probe;
+mod rehearsal;
 mod shared_ports;
 mod sieve;
 pub mod spin;
@@ -29,7 +30,7 @@ use weir_channel::message::SandboxMode;
 
 use crate::exit::Exit;
 use crate::log;
-use crate::net::{heap, optional, scheduling};
+use crate::net::{optional, scheduling};
 
 pub use arguments::Arguments;
 pub use ended::Ended;
@@ -74,8 +75,6 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
     if let Err(error) = startup::close_inherited(&kept) {
         return report_exit(Exit::Setup, &format_args!("/proc/self/fd: {error}"));
     }
-    // Before it moves to its CPU, where another process is busy that is not to wait.
-    heap::reserve(arguments.reserve);
     match startup::set_up_process(&arguments) {
         Ok(()) => {}
         Err(startup::Refused::ParentGone) => return Exit::ParentGone,

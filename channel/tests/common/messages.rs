@@ -11,7 +11,7 @@ use weir_channel::message::{
     CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
     DtlsRole, DtlsState, DumpPage, Enclosed, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm,
     HeaderExtension, Hello, Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine,
-    MediaKind, Message, Method, Mirror, NotRepaired, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats,
+    MediaKind, Message, Method, Mirror, NotRepaired, NotTakenUp, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats,
     Profile, QuarantinedSource, Remote, Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage,
     StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats,
     WorkerError, WorkerStats,
@@ -270,6 +270,13 @@ pub(crate) fn methods() -> Vec<Method> {
                 port: None,
             },
         ]),
+        Method::Rehearse,
+        Method::RehearsalEnded,
+        Method::TakeUp {
+            room: ROOM,
+            producers: vec![PRODUCER],
+            consumers: vec![CONSUMER],
+        },
     ]
 }
 
@@ -443,6 +450,10 @@ pub(crate) fn replies() -> Vec<Reply> {
                 rtx_ssrc: None,
             }],
             next: None,
+        }),
+        Reply::TakenUp(NotTakenUp {
+            producers: vec![(PRODUCER, WorkerError::UnknownProducer(PRODUCER))],
+            consumers: vec![(CONSUMER, WorkerError::invalid("its last number sent again is none"))],
         }),
     ]
 }
@@ -761,7 +772,12 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => number().prop_map(|id| Method::CreateRouter { room: RoomId(id) }),
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
         1 => (number(), any::<u8>()).prop_map(|(id, pages)| Method::Adopt { room: RoomId(id), pages }),
-        1 => Just(Method::UsePollers),
+        1 => proptest::sample::select(vec![Method::UsePollers, Method::Rehearse, Method::RehearsalEnded]),
+        1 => (number(), vec(number(), 0..4), vec(number(), 0..4)).prop_map(|(room, producers, consumers)| Method::TakeUp {
+            room: RoomId(room),
+            producers: producers.into_iter().map(ProducerId).collect(),
+            consumers: consumers.into_iter().map(ConsumerId).collect(),
+        }),
         1 => number().prop_map(|id| Method::AdoptionEnded { room: RoomId(id) }),
         1 => number().prop_map(|id| Method::DropWaiting { room: RoomId(id) }),
         1 => vec((any::<std::net::IpAddr>(), option::of(any::<u16>())), 0..4).prop_map(|sources| {
@@ -908,6 +924,13 @@ fn any_reply() -> impl Strategy<Value = Reply> {
         worker_stats,
         any_stats_page().prop_map(Reply::Stats),
         any_dump_page().prop_map(Reply::Dump),
+        (vec(number(), 0..3), vec((number(), text()), 0..3)).prop_map(|(producers, consumers)| {
+            let producers = producers.into_iter().map(ProducerId);
+            Reply::TakenUp(NotTakenUp {
+                producers: producers.map(|id| (id, WorkerError::UnknownProducer(id))).collect(),
+                consumers: consumers.into_iter().map(|(id, why)| (ConsumerId(id), WorkerError::invalid(why))).collect(),
+            })
+        }),
     ]
 }
 

@@ -107,6 +107,22 @@ impl DesiredRoom {
         transports.chain(producers.chain(consumers).map(Replayed::from))
     }
 
+    /// The requests that make what is in the room in a process that has rehearsed it, up to the last one.
+    pub(crate) fn replay_rehearsed(&self, room: RoomId) -> Vec<Replayed> {
+        let transports = self.transports.values().flat_map(DesiredTransport::replay);
+        let is_wanted = |replayed: &Replayed| {
+            let makes_transport = replayed.method.creates_in().is_some();
+            makes_transport || !replayed.method.is_rehearsed()
+        };
+        let enabled = self.consumers.iter().filter(|(_, consumer)| consumer.request.is_some());
+        let taken_up = Method::TakeUp {
+            room,
+            producers: self.producers.keys().copied().collect(),
+            consumers: enabled.map(|(id, _)| *id).collect(),
+        };
+        transports.filter(is_wanted).chain([taken_up.into()]).collect()
+    }
+
     /// How many consumers a worker knows.
     pub(crate) fn enabled_count(&self) -> usize {
         let requests = self.consumers.values().filter(|consumer| consumer.request.is_some());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use weir_channel::endpoint::SupervisorEndpoint;
+use weir_channel::endpoint::{FromWorker, RequestSender, SupervisorEndpoint, WorkerReceiver};
 use weir_channel::error::ChannelError;
 use weir_channel::message::Hello;
 use weir_channel::page::Page;
@@ -18,15 +18,16 @@ use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::Slot;
 use crate::server::workers::spawn::{LastLines, Process};
 
-/// A process that has said hello, and was told nothing else yet.
+/// A process that has said hello, and was told nothing else yet, but perhaps what to rehearse.
 #[derive(Debug)]
 pub(crate) struct Born {
     /// Killed when dropped.
     pub(crate) child: Body,
     pub(crate) pid: u32,
-    /// So many bytes of memory it has taken at once.
-    pub(crate) reserve: u64,
-    pub(crate) endpoint: SupervisorEndpoint,
+    pub(crate) sender: RequestSender,
+    pub(crate) receiver: WorkerReceiver,
+    /// What it has said unasked while it has made what the worker has; `None`: it was told nothing.
+    pub(crate) rehearsed: Option<Vec<FromWorker>>,
     pub(crate) page: Option<Arc<Page>>,
     /// It has written more to its standard error than is borne.
     pub(crate) flooded: Arc<Notify>,
@@ -42,9 +43,9 @@ pub(crate) struct Stillborn {
     pub(crate) stderr: Vec<String>,
 }
 
-/// Makes a process for a slot, which takes `reserve` bytes of memory at once, and waits for its hello.
-pub(crate) async fn bear(shared: &Shared, slot: &Slot, reserve: u64) -> Result<Born, Stillborn> {
-    let process = match shared.workers.spawner.spawn(slot.id(), slot.cpu(), reserve).await {
+/// Makes a process for a slot, and waits for its hello.
+pub(crate) async fn bear(shared: &Shared, slot: &Slot) -> Result<Born, Stillborn> {
+    let process = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
         Ok(process) => process,
         Err(error) => {
             return Err(Stillborn {
@@ -79,11 +80,13 @@ pub(crate) async fn bear(shared: &Shared, slot: &Slot, reserve: u64) -> Result<B
     };
     let error = match (connected, pid) {
         (Ok(endpoint), Some(pid)) => {
+            let (sender, receiver) = endpoint.split();
             return Ok(Born {
                 child,
                 pid,
-                reserve,
-                endpoint,
+                sender,
+                receiver,
+                rehearsed: None,
                 page: page.map(Arc::new),
                 flooded,
                 listener,

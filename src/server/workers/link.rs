@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
-use weir_channel::endpoint::{FromWorker, SupervisorEndpoint, WorkerReceiver};
+use weir_channel::endpoint::{FromWorker, RequestSender, WorkerReceiver};
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
 use weir_channel::lanes::Lane;
@@ -36,6 +36,7 @@ use crate::server::workers::sockets::SharedPorts;
 use crate::server::workers::totals::Totals;
 
 use self::attached::Attached;
+use self::following::Following;
 use self::forwarding::{forward, forward_all};
 use self::hearing::Allowances;
 use self::in_turn::{Branch, first_of};
@@ -43,10 +44,12 @@ pub(crate) use self::pulse::Pulse;
 use self::pulse::ping;
 use self::restoration::Restoring;
 pub(crate) use self::restoration::{First, Inheritance, Restorations};
-use self::timeouts::{deadline_after, probe};
+pub(crate) use self::timeouts::deadline_after;
+use self::timeouts::probe;
 
 mod attached;
 mod connected;
+mod following;
 mod forwarding;
 mod hearing;
 mod in_turn;
@@ -89,6 +92,8 @@ pub(crate) struct Link {
     totals: Arc<Totals>,
     /// A process has.
     restored: Notify,
+    /// Who is to take its process's place.
+    following: Following,
     /// Something is to be answered, and nothing was before.
     asked: Notify,
     allowances: Mutex<Allowances>,
@@ -185,6 +190,7 @@ impl Link {
             restorations,
             totals,
             restored: Notify::new(),
+            following: Following::default(),
             asked: Notify::new(),
             allowances: Mutex::new(Allowances::new(Instant::now())),
             late: Notify::new(),
@@ -385,9 +391,12 @@ impl Link {
             }
             credible.map(|()| {
                 let adopted = restoration::step_of(&command);
+                if result.is_ok() && adopted.is_none() {
+                    self.following.hear(&command.method);
+                }
                 let outcome = state.apply_answer(command, result);
                 if let Some(adopted) = adopted {
-                    self.restored(&mut state, adopted, outcome.is_err());
+                    self.restored(&mut state, adopted, lost_of(&outcome));
                 }
                 self.follow_up(&mut state);
                 outcome
@@ -420,6 +429,15 @@ impl Queue {
     }
 }
 
+/// How much an answer says is lost.
+fn lost_of(outcome: &Result<Reply, Error>) -> u64 {
+    match outcome {
+        Ok(Reply::TakenUp(not_taken_up)) => (not_taken_up.producers.len() + not_taken_up.consumers.len()) as u64,
+        Ok(_) => 0,
+        Err(_) => 1,
+    }
+}
+
 /// A command that means nothing to another process of the worker.
 fn of_process(method: Method) -> Command {
     Command {
@@ -444,11 +462,16 @@ pub(crate) async fn converse(
     link: &Link,
     queues: &mut Queues,
     first: First,
-    endpoint: SupervisorEndpoint,
+    channel: (RequestSender, WorkerReceiver),
     state: &Mutex<State>,
     on_pulse: impl Fn(Duration) + Send,
 ) -> End {
-    let (sender, mut receiver) = endpoint.split();
+    let (sender, mut receiver) = channel;
+    for heard in first.heard {
+        if let Err(end) = hear(link, heard, state) {
+            return end;
+        }
+    }
     let (may_ask, may_be_asked) = oneshot::channel();
     let mut commands = pin!(async {
         if let Err(end) = forward_all(link, first.control, &sender, state).await {

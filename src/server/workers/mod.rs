@@ -26,6 +26,7 @@ pub(crate) mod pending;
 pub(crate) mod placement;
 pub(crate) mod pollers;
 pub(crate) mod ports;
+pub(crate) mod rehearsal;
 pub(crate) mod shared;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
+use weir_channel::endpoint::FromWorker;
 use weir_channel::id::WorkerId;
 use weir_channel::lanes::Lane;
 use weir_channel::message::{Coalescing, DtlsCertificate, LogFilter, Method, Reply};
@@ -74,6 +75,7 @@ fn name_of(reply: &Reply) -> &'static str {
         Reply::WorkerStats(_) => "WorkerStats",
         Reply::Stats(_) => "Stats",
         Reply::Dump(_) => "Dump",
+        Reply::TakenUp(_) => "TakenUp",
     }
 }
 
@@ -206,9 +208,8 @@ impl Shared {
     pub(crate) fn take_over(
         &self,
         slot: &Slot,
-        link: &Arc<Link>,
-        queues: &mut Queues,
-        pid: u32,
+        (link, queues): (&Arc<Link>, &mut Queues),
+        process: (u32, Option<Vec<FromWorker>>),
         pollers: Option<&Pollers>,
         inheritance: Option<&Inheritance>,
     ) -> First {
@@ -234,7 +235,7 @@ impl Shared {
                 }
             }
         }
-        let first = link.take_over(queues, &self.state, pid, settings, inheritance);
+        let first = link.take_over(queues, &self.state, process, settings, inheritance);
         slot.set_running(Arc::clone(link));
         first
     }

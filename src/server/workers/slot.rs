@@ -90,7 +90,6 @@ pub(crate) struct Slot {
 struct Status {
     state: WorkerState,
     pid: Option<u32>,
-    reserve: u64,
     restarts: u64,
     last_exit: Option<DeathCause>,
     ping_rtt: Option<Duration>,
@@ -110,7 +109,6 @@ impl Slot {
             status: Mutex::new(Status {
                 state: WorkerState::Starting,
                 pid: None,
-                reserve: 0,
                 restarts: 0,
                 last_exit: None,
                 ping_rtt: None,
@@ -252,16 +250,8 @@ impl Slot {
         status.restarts += u64::from(status.last_exit.is_some());
     }
 
-    /// Its process, if it has one, and how much memory that has taken at once.
-    pub(crate) fn process(&self) -> Option<(u32, u64)> {
-        let status = lock(&self.status);
-        Some((status.pid?, status.reserve))
-    }
-
-    pub(crate) fn set_process(&self, pid: u32, reserve: u64) {
-        let mut status = lock(&self.status);
-        status.pid = Some(pid);
-        status.reserve = reserve;
+    pub(crate) fn set_process(&self, pid: u32) {
+        lock(&self.status).pid = Some(pid);
     }
 
     pub(crate) fn set_running(&self, link: Arc<Link>) {

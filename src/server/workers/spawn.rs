@@ -69,7 +69,6 @@ pub(crate) struct Spawner {
 struct Order {
     worker: WorkerId,
     cpu: Option<usize>,
-    reserve: u64,
     channel: OwnedFd,
     /// `None` when there is no memory for one: then the worker's death costs more.
     page: Option<OwnedFd>,
@@ -105,7 +104,6 @@ impl Spawner {
         let common = Arguments {
             id: WorkerId(0), // each has its own, and its CPU
             cpu: None,
-            reserve: 0, // each its own
             parent_pid: std::process::id(),
             sandbox: settings.sandbox,
             user: worker_user::find(settings)?,
@@ -118,9 +116,8 @@ impl Spawner {
         Ok(Self { orders })
     }
 
-    /// Makes a process, with one end of a new channel as its standard input, and a new page as its standard output. It takes
-    /// `reserve` bytes of memory at once.
-    pub(crate) async fn spawn(&self, worker: WorkerId, cpu: Option<usize>, reserve: u64) -> io::Result<Process> {
+    /// Makes a process, with one end of a new channel as its standard input, and a new page as its standard output.
+    pub(crate) async fn spawn(&self, worker: WorkerId, cpu: Option<usize>) -> io::Result<Process> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
         let (reply, made) = oneshot::channel();
         let page = Page::create()
@@ -142,7 +139,6 @@ impl Spawner {
         let order = Order {
             worker,
             cpu,
-            reserve,
             channel: theirs,
             page: page.as_ref().map(Page::try_clone).transpose()?,
             reply,
@@ -183,7 +179,6 @@ fn command(program: &Path, common: Arguments, order: &Order) -> Command {
         id: order.worker,
         // The kernel counts CPUs in 32 bits.
         cpu: order.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
-        reserve: order.reserve,
         ..common
     };
     let mut command = Command::new(program);
@@ -193,20 +188,12 @@ fn command(program: &Path, common: Arguments, order: &Order) -> Command {
         .args(arguments.to_args())
         .env_clear()
         .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))))
-        .env(TUNABLES, tunables(order.reserve))
+        .env(TUNABLES, HUGE_PAGES)
         .stderr(Stdio::piped())
         // Ctrl-C in a terminal goes to the whole foreground group, but closing in order is the supervisor's business.
         .process_group(0)
         .kill_on_drop(true);
     command
-}
-
-/// How its C library manages the memory of a worker that reserves so many bytes: those it keeps.
-fn tunables(reserve: u64) -> String {
-    match reserve {
-        0 => HUGE_PAGES.to_owned(),
-        bytes => format!("{HUGE_PAGES}:glibc.malloc.trim_threshold={}", bytes.saturating_mul(2)),
-    }
 }
 
 /// The last lines a worker wrote to its standard error.

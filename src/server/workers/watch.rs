@@ -185,7 +185,7 @@ async fn next_process(shared: &Arc<Shared>, slot: &Arc<Slot>, estate: &mut Estat
         {
             return Ok(process);
         }
-        bear(shared, slot, 0).await
+        bear(shared, slot).await
     };
     let link = estate.conversation.as_ref().map(|(link, _)| &**link);
     link::expire_meanwhile(link, next).await
@@ -226,14 +226,15 @@ async fn live(
     let Born {
         mut child,
         pid,
-        reserve,
-        endpoint,
+        sender,
+        receiver,
+        rehearsed,
         page,
         flooded,
         mut listener,
         last_lines,
     } = process;
-    slot.set_process(pid, reserve);
+    slot.set_process(pid);
     let pulse = Pulse {
         interval: shared.settings.ping_interval,
         timeout: shared.settings.ping_timeout,
@@ -257,12 +258,18 @@ async fn live(
             |errno| tracing::warn!(%errno, worker = worker.0, "a worker's death will take longer than it could"),
         )
         .ok();
-    let first = shared.take_over(slot, link, queues, pid, pollers.as_ref(), estate.inheritance.as_ref());
+    let first = shared.take_over(
+        slot,
+        (link, queues),
+        (pid, rehearsed),
+        pollers.as_ref(),
+        estate.inheritance.as_ref(),
+    );
     if let Some(ready) = ready.take() {
         let _ = ready.send(Ok(()));
     }
 
-    let conversation = link::converse(link, queues, first, endpoint, &shared.state, |rtt| {
+    let conversation = link::converse(link, queues, first, (sender, receiver), &shared.state, |rtt| {
         slot.set_ping_rtt(rtt)
     });
     tokio::pin!(conversation);

@@ -55,6 +55,9 @@ impl<S: Shell> EventLoop<S> {
         if let Some(sandbox) = self.sandbox.take() {
             self.endpoint.push_notification(Notification::Sandboxed(sandbox))?;
         }
+        if self.rehearsal.goes_on() {
+            self.drop_actions();
+        }
         loop {
             if self.endpoint.is_congested() {
                 self.endpoint.flush()?;

@@ -38,6 +38,9 @@ impl<S: Shell> EventLoop<S> {
     }
 
     fn handle_method(&mut self, now: Time, method: &Method, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
+        if self.rehearsal.goes_on() {
+            return self.handle_rehearsed(now, method, &descriptors);
+        }
         if let Method::CreatePlainTransport(request) = method {
             return self.create_transport(now, method, request, descriptors);
         }
@@ -93,6 +96,12 @@ impl<S: Shell> EventLoop<S> {
             }
             Method::AdoptionEnded { room } => self.end_adoption(now, *room),
             Method::DropWaiting { room } => self.drop_waiting(*room),
+            Method::Rehearse => self.rehearse(),
+            Method::TakeUp {
+                room,
+                producers,
+                consumers,
+            } => self.take_up(now, *room, producers, consumers),
             Method::SetQuarantine(sources) => self.sieve.set_quarantine(sources),
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
@@ -128,7 +137,7 @@ impl<S: Shell> EventLoop<S> {
             true => TransportSockets::take_over(descriptors, request.rtcp_mux)?,
             false => TransportSockets::adopt(descriptors, request.rtcp_mux)?,
         };
-        let reply = self.relay.handle_command(now, method)?;
+        self.make_in_relay(now, method, request.room, request.transport)?;
         let index = self.index_of(request.transport)?;
         let counted = self.relay.socket_counts_left(now, request.room, request.transport);
         // What was learned is in the page of the worker before.
@@ -148,7 +157,7 @@ impl<S: Shell> EventLoop<S> {
             let _ = self.relay.handle_command(now, &close);
             return Err(error);
         }
-        Ok(reply)
+        Ok(Reply::Done)
     }
 
     /// Puts a new transport's sockets into the table, and watches them.

@@ -41,6 +41,7 @@ use super::adoption::Adoptions;
 use super::batch_limit::BatchLimit;
 use super::coalesce::Turn;
 use super::ended::Ended;
+use super::rehearsal::{Nowhere, Rehearsal};
 use super::sieve::Sieve;
 use super::waiting::{Wait, Waiting};
 use super::webrtc::{IoContext, WebRtc};
@@ -114,6 +115,7 @@ pub struct EventLoop<S: Shell = Kernel> {
     /// Datagrams that a batch may bring.
     pub(super) batch_limit: BatchLimit,
     pub(super) adoptions: Adoptions,
+    pub(super) rehearsal: Rehearsal,
     pub(super) sieve: Sieve,
     next_warning: Time,
     next_wall_clock: Time,
@@ -198,6 +200,7 @@ impl<S: Shell> EventLoop<S> {
             sandbox: None,
             batch_limit: BatchLimit::new(),
             adoptions: Adoptions::default(),
+            rehearsal: Rehearsal::default(),
             sieve: Sieve::default(),
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
@@ -276,7 +279,10 @@ impl<S: Shell> EventLoop<S> {
             self.relay.set_wall_clock(S::wall_clock());
         }
         if is_due {
-            self.relay.handle_timeout(now, &mut self.egress);
+            match self.rehearsal.goes_on() {
+                true => self.relay.handle_timeout(now, &mut Nowhere),
+                false => self.relay.handle_timeout(now, &mut self.egress),
+            }
         }
         if has_relayed {
             self.relay.report_early(now, &mut self.egress);
@@ -561,6 +567,9 @@ impl<S: Shell> EventLoop<S> {
 
     /// Carries out the actions of the relay.
     pub(super) fn handle_actions(&mut self) {
+        if self.rehearsal.goes_on() {
+            return self.drop_actions();
+        }
         self.relay.send_pending_byes(&mut self.egress);
         while let Some(action) = self.relay.poll_action() {
             match action {

@@ -94,6 +94,9 @@ impl Relay {
             | Method::AdoptionEnded { .. }
             | Method::SetQuarantine(_)
             | Method::DropWaiting { .. }
+            | Method::Rehearse
+            | Method::RehearsalEnded
+            | Method::TakeUp { .. }
             | Method::Shutdown => return Err(invalid("this method is not about a room")),
         }
         Ok(Reply::Done)
@@ -178,7 +181,7 @@ impl Relay {
         Ok(())
     }
 
-    fn close_transport(&mut self, key: TransportKey) {
+    pub(super) fn close_transport(&mut self, key: TransportKey) {
         while let Some(producer) = self.transports[key].producers.last().copied() {
             self.close_producer(producer);
         }
@@ -225,7 +228,7 @@ impl Relay {
         key.ok_or(WorkerError::UnknownTransport(id))
     }
 
-    fn find_transport_in(&self, id: TransportId, room: RoomId) -> Result<TransportKey, WorkerError> {
+    pub(super) fn find_transport_in(&self, id: TransportId, room: RoomId) -> Result<TransportKey, WorkerError> {
         if !self.rooms.contains_key(&room) {
             return Err(WorkerError::UnknownRoom(room));
         }

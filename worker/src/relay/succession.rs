@@ -9,12 +9,13 @@
 mod kept_consumer;
 mod kept_stream;
 mod kept_transport;
+mod taking_up;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weir_channel::id::{RoomId, TransportId};
-use weir_channel::message::{CreateConsumer, CreateProducer, Remote, WorkerError};
+use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
+use weir_channel::message::{CreateConsumer, Remote, WorkerError};
 
 use crate::page::Page;
 use crate::page::layout::connection::{StreamOut, WRITTEN};
@@ -116,16 +117,22 @@ impl Relay {
     pub(super) fn consumer_legacy(
         &self,
         now: Time,
-        request: &CreateConsumer,
+        identity: ConsumerIdentity,
     ) -> Result<Option<ConsumerLegacy>, WorkerError> {
-        let Some(pages) = self.predecessors.get(&request.room) else {
+        let ConsumerIdentity {
+            consumer: id,
+            room,
+            producer,
+            ..
+        } = identity;
+        let Some(pages) = self.predecessors.get(&room) else {
             return Ok(None);
         };
         let read = |(place, page): (usize, &Arc<Predecessor>)| -> Result<_, Damaged> {
-            let Some(slot) = page.find(Table::Consumers, request.consumer.0, 0) else {
+            let Some(slot) = page.find(Table::Consumers, id.0, 0) else {
                 return Ok(None);
             };
-            if page.detail(slot) != detail_of(request) {
+            if page.detail(slot) != identity.detail() {
                 return Err(Damaged("its SSRCs are others"));
             }
             let Some(flow) = page.twin(slot, consumer::FLOW)? else {
@@ -139,7 +146,7 @@ impl Relay {
             if again.is_some_and(|again| again >= 1 << 48) {
                 return Err(Damaged("its last number sent again is none"));
             }
-            let streams = self.producer_of_id.get(&request.producer);
+            let streams = self.producer_of_id.get(&producer);
             let streams = streams.map_or(0, |key| self.producers[*key].streams.len());
             let is_there = |encoding: u8| encoding == NONE || usize::from(encoding) < streams;
             if ![flow.timeline, flow.current, flow.effective].into_iter().all(is_there) || flow.slot > 3 {
@@ -148,7 +155,7 @@ impl Relay {
             // Each worker has counted anew.
             let mut withheld = None;
             for page in &pages[..=place] {
-                if let Some(stream) = page.find(Table::Streams, request.producer.0, u64::from(flow.current))
+                if let Some(stream) = page.find(Table::Streams, producer.0, u64::from(flow.current))
                     && let Some(position) = page.twin::<StreamPosition>(stream, stream::POSITION)?
                 {
                     let own = position.withheld[usize::from(flow.slot)];
@@ -165,7 +172,7 @@ impl Relay {
                 withheld,
             }))
         };
-        latest(pages.iter().enumerate(), read).map_err(|damaged| invalid(format!("{}: {damaged}", request.consumer)))
+        latest(pages.iter().enumerate(), read).map_err(|damaged| invalid(format!("{id}: {damaged}")))
     }
 
     /// Gives a consumer that was just made its place in the page, and what the last worker has left of it; and then what should
@@ -174,7 +181,7 @@ impl Relay {
         &mut self,
         now: Time,
         key: ConsumerKey,
-        request: &CreateConsumer,
+        identity: ConsumerIdentity,
         legacy: Option<ConsumerLegacy>,
     ) {
         let consumer = &mut self.consumers[key];
@@ -189,7 +196,7 @@ impl Relay {
         let protected_on = (transport.kind == TransportKind::WebRtc).then_some(transport.index);
         let slot = self
             .page
-            .take_at(Table::Consumers, index, request.consumer.0, detail_of(request));
+            .take_at(Table::Consumers, index, identity.consumer.0, identity.detail());
         if let Some(transport) = protected_on {
             if is_old {
                 let used = consumer.spent().into_iter().flatten();
@@ -221,13 +228,15 @@ impl Relay {
     pub(super) fn stream_legacies(
         &self,
         now: Time,
-        request: &CreateProducer,
+        room: RoomId,
+        id: ProducerId,
+        streams: usize,
     ) -> Result<Vec<Option<StreamLegacy>>, WorkerError> {
-        let Some(pages) = self.predecessors.get(&request.room) else {
+        let Some(pages) = self.predecessors.get(&room) else {
             return Ok(Vec::new());
         };
         let read = |encoding: usize, page: &Arc<Predecessor>| -> Result<_, Damaged> {
-            let Some(slot) = page.find(Table::Streams, request.producer.0, encoding as u64) else {
+            let Some(slot) = page.find(Table::Streams, id.0, encoding as u64) else {
                 return Ok(None);
             };
             let Some(mut position) = page.twin::<StreamPosition>(slot, stream::POSITION)? else {
@@ -245,10 +254,9 @@ impl Relay {
             let counts = page.counters(slot, stream::COUNTERS);
             Ok(Some(StreamLegacy { position, counts }))
         };
-        (0..request.encodings.len())
+        (0..streams)
             .map(|encoding| {
-                latest(pages, |page| read(encoding, page))
-                    .map_err(|damaged| invalid(format!("{}: {damaged}", request.producer)))
+                latest(pages, |page| read(encoding, page)).map_err(|damaged| invalid(format!("{id}: {damaged}")))
             })
             .collect()
     }
@@ -369,8 +377,30 @@ fn latest<P, T>(
     pages.into_iter().find_map(|page| read(page).transpose()).transpose()
 }
 
-/// What a consumer's slot says beside its id: its SSRCs.
-fn detail_of(request: &CreateConsumer) -> u64 {
-    let again = request.rtx.as_ref().map_or(0, |rtx| rtx.ssrc);
-    u64::from(request.ssrc) | u64::from(again) << 32
+/// By what a consumer is known in a page.
+#[derive(Clone, Copy)]
+pub(super) struct ConsumerIdentity {
+    pub(super) consumer: ConsumerId,
+    pub(super) room: RoomId,
+    pub(super) producer: ProducerId,
+    pub(super) ssrc: u32,
+    pub(super) rtx_ssrc: Option<u32>,
+}
+
+impl ConsumerIdentity {
+    /// Of the consumer that a request makes.
+    pub(super) fn of(request: &CreateConsumer) -> Self {
+        Self {
+            consumer: request.consumer,
+            room: request.room,
+            producer: request.producer,
+            ssrc: request.ssrc,
+            rtx_ssrc: request.rtx.as_ref().map(|rtx| rtx.ssrc),
+        }
+    }
+
+    /// What its slot says beside its id: its SSRCs.
+    fn detail(self) -> u64 {
+        u64::from(self.ssrc) | u64::from(self.rtx_ssrc.unwrap_or(0)) << 32
+    }
 }

@@ -72,6 +72,9 @@ impl<'a> Effect<'a> {
             | Method::AdoptionEnded { .. }
             | Method::SetQuarantine(_)
             | Method::DropWaiting { .. }
+            | Method::Rehearse
+            | Method::RehearsalEnded
+            | Method::TakeUp { .. }
             | Method::SetAudioLevels { .. }
             | Method::RequestKeyFrame { .. }
             | Method::WorkerStats

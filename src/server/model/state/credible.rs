@@ -4,11 +4,12 @@
 //! What is closed here may be open there still, because answers about counters are overtaken by others. So what nobody
 //! knows (any more) is left out, and only what is known to be somebody else's is held against a worker.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    AUDIO_LEVELS_MAX, ConsumerDump, ConsumerStats, DumpPage, FINGERPRINTS_MAX, Histogram, Method, Notification,
+    AUDIO_LEVELS_MAX, ConsumerDump, ConsumerStats, DumpPage, FINGERPRINTS_MAX, Histogram, Method, NotTakenUp, Notification,
     ProducerDump, ProducerStats, Reply, Sandbox, Scope, StatsPage, TransportDump, TransportStats, WorkerError,
 };
 use weir_channel::text::{cut, visible};
@@ -107,6 +108,20 @@ impl State {
                 let buckets = stats.residence.as_ref().map_or(0, |histogram| histogram.counts.len());
                 at_most("buckets of a histogram", buckets, Histogram::BUCKETS)
             }
+            (
+                Method::TakeUp {
+                    producers, consumers, ..
+                },
+                Reply::TakenUp(not_taken_up),
+            ) => {
+                let NotTakenUp {
+                    producers: other_producers,
+                    consumers: other_consumers,
+                } = not_taken_up;
+                check_among(producers, other_producers)?;
+                check_among(consumers, other_consumers)
+            }
+            (Method::TakeUp { .. }, _) => Err("it was asked to take up a room, and answered something else".to_owned()),
             // Whoever has asked is told that the answer belongs to another question.
             _ => Ok(()),
         }
@@ -148,6 +163,20 @@ impl State {
         let known = self.rooms.get(&room).map_or(0, |entry| entry.desired.len());
         64 + known / 8
     }
+}
+
+/// What a worker says that it could not take up is what it was asked to.
+fn check_among<I: Copy + Ord + Display>(asked: &[I], answered: &mut [(I, WorkerError)]) -> Credible {
+    at_most("things not taken up", answered.len(), asked.len())?;
+    let asked: BTreeSet<_> = asked.iter().collect();
+    for (id, error) in answered {
+        if !asked.contains(id) {
+            return Err(format!("it was not asked to take up {id}"));
+        }
+        let reason = std::mem::replace(error, WorkerError::DeadlinePassed);
+        *error = bounded_refusal(reason);
+    }
+    Ok(())
 }
 
 /// A reason that a worker gives, as it may be kept and shown.

@@ -34,6 +34,12 @@ impl State {
         })
     }
 
+    /// The requests that make a room of its worker again in a process that has rehearsed it.
+    pub(crate) fn replay_rehearsed(&self, room: RoomId) -> Vec<Replayed> {
+        let entry = self.rooms.get(&room);
+        entry.map(|entry| entry.desired.replay_rehearsed(room)).unwrap_or_default()
+    }
+
     /// The room that the packets of a worker's transport are for.
     pub(crate) fn room_of(&self, worker: WorkerId, transport: TransportId) -> Option<RoomId> {
         let node = self.transports.get(&transport)?;
@@ -56,6 +62,14 @@ impl State {
         match result {
             Ok(reply) => {
                 self.note_restored(method, &reply);
+                if let Reply::TakenUp(not_taken_up) = &reply {
+                    for (producer, error) in &not_taken_up.producers {
+                        self.close_not_restored(Object::Producer(*producer), error);
+                    }
+                    for (consumer, error) in &not_taken_up.consumers {
+                        self.close_not_restored(Object::Consumer(*consumer), error);
+                    }
+                }
                 Ok(reply)
             }
             Err(error) => {
@@ -98,6 +112,7 @@ impl State {
             }
             Method::CreateProducer(request) => Object::Producer(request.producer),
             Method::CreateConsumer(request) => Object::Consumer(request.consumer),
+            Method::TakeUp { room, .. } => Object::Room(*room),
             Method::StartMirroring { transport, .. } => {
                 if let Some(node) = self.transports.get(transport) {
                     tracing::warn!(transport = transport.0, %error, "a mirror cannot be continued, and ends");
@@ -110,6 +125,18 @@ impl State {
                 return;
             }
         };
+        let is_open = self.close_not_restored(object, error);
+        match method {
+            Method::SetDtlsParameters { transport, .. } | Method::SetRemoteIce { transport, .. } if is_open => {
+                self.follow_up(Method::CloseTransport { transport: *transport });
+            }
+            Method::TakeUp { room, .. } if is_open => self.follow_up(Method::CloseRouter { room: *room }),
+            _ => {}
+        }
+    }
+
+    /// Closes what a worker has not made again. Returns whether it was open.
+    fn close_not_restored(&mut self, object: Object, error: &WorkerError) -> bool {
         let owner = match object {
             Object::Room(room) => self.rooms.get(&room).map(|entry| &entry.node),
             Object::Transport(transport) => self.transports.get(&transport).map(|node| &node.room),
@@ -118,7 +145,7 @@ impl State {
         };
         // What is closed already went with something else.
         let Some(worker) = owner.map(|room| room.worker) else {
-            return;
+            return false;
         };
         let reason = error.to_string();
         tracing::warn!(
@@ -127,8 +154,6 @@ impl State {
             "it cannot be continued by its worker's successor, and is closed"
         );
         self.close_because(object, CloseCause::NotRestored { worker, reason });
-        if let Method::SetDtlsParameters { transport, .. } | Method::SetRemoteIce { transport, .. } = method {
-            self.follow_up(Method::CloseTransport { transport: *transport });
-        }
+        true
     }
 }

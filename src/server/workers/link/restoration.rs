@@ -6,12 +6,13 @@
 //! Of what is asked again, that which makes an object comes before the adoption of its room ends: if the dead process has carried it out,
 //! the object stands in its page. The rest comes after all rooms.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use weir_channel::endpoint::FromWorker;
 use weir_channel::id::{RequestId, RoomId};
 use weir_channel::lanes::Lane;
 use weir_channel::message::{Method, Request, WorkerError};
@@ -44,6 +45,8 @@ const PAGES_MAX: usize = 6;
 pub(crate) struct First {
     pub(super) control: Vec<Queued>,
     pub(super) bulk: Vec<Queued>,
+    /// What it has said before.
+    pub(super) heard: Vec<FromWorker>,
 }
 
 /// What a dead process leaves behind.
@@ -129,7 +132,7 @@ impl Link {
         &self,
         queues: &mut Queues,
         state: &Mutex<State>,
-        pid: u32,
+        (pid, rehearsed): (u32, Option<Vec<FromWorker>>),
         settings: Vec<(Method, Vec<OwnedFd>)>,
         inheritance: Option<&Inheritance>,
     ) -> First {
@@ -137,6 +140,11 @@ impl Link {
         *lock(&self.sandbox) = None;
         let mut state = lock(state);
         let mut first = First::default();
+        let made = self.following.end();
+        let made = rehearsed.map(|heard| {
+            first.heard = heard;
+            made
+        });
         let expired = {
             let mut table = lock(&self.table);
             table.timeouts = 0;
@@ -148,12 +156,17 @@ impl Link {
             pending.extract(|command, _| matches!(command.on_accept, OnAccept::Restored | OnAccept::OfProcess));
             let expired = pending.extract(|_, is_awaited| !is_awaited);
             let again = again(&table);
+            if made.is_some() {
+                let command = super::of_process(Method::RehearsalEnded);
+                self.put_first(&mut first, &mut table, command, Attached::Ready(Vec::new()));
+            }
+            let made = made.unwrap_or_default();
             for (method, descriptors) in settings {
                 let command = super::of_process(method);
                 self.put_first(&mut first, &mut table, command, Attached::Ready(descriptors));
             }
             if let Some(left) = inheritance {
-                self.make_again(&mut first, &mut table, &state, left, again, pid);
+                self.make_again(&mut first, &mut table, &state, left, again, (pid, made));
             } else {
                 again.into_iter().for_each(|queued| first.push(queued));
                 table.restoring.served_since = Some(Instant::now());
@@ -178,7 +191,7 @@ impl Link {
         state: &State,
         left: &Inheritance,
         again: Vec<Queued>,
-        successor: u32,
+        (successor, mut made): (u32, BTreeSet<RoomId>),
     ) {
         let rooms = state.rooms_to_restore(self.worker);
         let mut former = std::mem::take(&mut table.restoring.pages);
@@ -200,7 +213,12 @@ impl Link {
                 let drop_waiting = Method::DropWaiting { room: *room };
                 self.restore(first, table, drop_waiting, Attached::Ready(Vec::new()));
             }
-            for Replayed { method, sockets } in state.replay(*room) {
+            let is_made = made.remove(room);
+            let replayed: Vec<_> = match is_made {
+                true => state.replay_rehearsed(*room),
+                false => state.replay(*room).collect(),
+            };
+            for Replayed { method, sockets } in replayed {
                 self.restore(first, table, method, Attached::Of(sockets));
             }
             for queued in of_rooms.remove(room).into_iter().flatten() {
@@ -209,6 +227,11 @@ impl Link {
             // Its packets flow while the next rooms are made.
             let ended = Method::AdoptionEnded { room: *room };
             self.restore(first, table, ended, Attached::Ready(Vec::new()));
+        }
+        // Those that have been closed since, without the process that is dead.
+        for room in made {
+            let command = super::of_process(Method::CloseRouter { room });
+            self.put_first(first, table, command, Attached::Ready(Vec::new()));
         }
         let of_no_room = of_rooms.into_values().flatten();
         of_no_room.chain(others).for_each(|queued| first.push(queued));
@@ -240,14 +263,14 @@ impl Link {
     }
 
     /// Something is made again, or was refused and is closed. Called with the state locked.
-    pub(super) fn restored(&self, state: &mut State, step: Step, was_refused: bool) {
+    pub(super) fn restored(&self, state: &mut State, step: Step, lost: u64) {
         let died_at = {
             let mut table = lock(&self.table);
             let restoring = &mut table.restoring;
             let Some(predecessor) = &mut restoring.predecessor else {
                 return;
             };
-            predecessor.lost += u64::from(was_refused);
+            predecessor.lost += lost;
             if let Step::Adopted(room) = step {
                 restoring.pages.remove(&room);
                 predecessor.unadopted = predecessor.unadopted.saturating_sub(1);

@@ -65,7 +65,7 @@ pub(super) async fn probe(link: &Link) -> End {
 }
 
 /// When a worker need not begin any more with what is asked now.
-pub(super) fn deadline_after(timeout: Duration) -> Deadline {
+pub(crate) fn deadline_after(timeout: Duration) -> Deadline {
     #[cfg(test)]
     if let Some(deadline) = super::super::simulated::deadline_after(timeout) {
         return deadline;

@@ -10,6 +10,7 @@ use crate::relay::parameters::check_consumer;
 use crate::relay::repair::Repair;
 use crate::relay::rewrite::Rewriter;
 use crate::relay::ring::Ring;
+use crate::relay::succession::ConsumerIdentity;
 use crate::relay::transport::TransportKind;
 use crate::relay::{Action, Relay};
 use crate::time::Time;
@@ -37,7 +38,7 @@ impl Relay {
             self.check_ssrc(ssrc, transport_key)?;
             self.transports[transport_key].check_unused_index(ssrc)?;
         }
-        let legacy = self.consumer_legacy(now, request)?;
+        let legacy = self.consumer_legacy(now, ConsumerIdentity::of(request))?;
 
         let random = self.random.next();
         let before_first = self.transports[transport_key].before_first(request.ssrc, random);
@@ -96,7 +97,7 @@ impl Relay {
         self.producers[producer_key].join_clock(&mut self.reports.clocks, &request.cname, request.cname_is_made_up);
         self.reports
             .schedule(now, transport_key, &mut self.transports[transport_key]);
-        self.begin_consumer(now, key, request, legacy);
+        self.begin_consumer(now, key, ConsumerIdentity::of(request), legacy);
         Ok(Reply::ConsumerCreated { source_paused })
     }
 
@@ -129,7 +130,7 @@ impl Relay {
         Ok(())
     }
 
-    pub(super) fn close_consumer(&mut self, key: ConsumerKey) {
+    pub(in crate::relay) fn close_consumer(&mut self, key: ConsumerKey) {
         self.consumers[key].paused = true;
         self.attach(key); // leaves every stream's list
         let Some(consumer) = self.consumers.remove(key) else {

@@ -54,7 +54,7 @@ impl Relay {
             }
         }
 
-        let legacies = self.stream_legacies(now, request)?;
+        let legacies = self.stream_legacies(now, request.room, request.producer, request.encodings.len())?;
 
         self.release_latches(now, transport_key, &declared);
         let key = self.producers.insert(Producer::new(request, transport_key));
@@ -135,7 +135,7 @@ impl Relay {
         Ok(())
     }
 
-    pub(super) fn close_producer(&mut self, key: ProducerKey) {
+    pub(in crate::relay) fn close_producer(&mut self, key: ProducerKey) {
         while let Some(consumer) = self.producers[key].consumers.last().copied() {
             self.close_consumer(consumer);
         }
