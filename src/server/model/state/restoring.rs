@@ -40,6 +40,21 @@ impl State {
         entry.map(|entry| entry.desired.replay_rehearsed(room)).unwrap_or_default()
     }
 
+    /// The room in which a request closes something, or changes what is sent to whom, if that is open.
+    pub(crate) fn room_served_by(&self, method: &Method) -> Option<RoomId> {
+        match method {
+            Method::CloseRouter { room } => Some(*room),
+            Method::CloseTransport { transport } => Some(self.transports.get(transport)?.room.id),
+            Method::SetProducerPaused { producer, .. }
+            | Method::SetProducerPreferredProfile { producer, .. }
+            | Method::CloseProducer { producer } => Some(self.producers.get(producer)?.transport.room.id),
+            Method::SetConsumerPaused { consumer, .. }
+            | Method::SetConsumerPreferredProfile { consumer, .. }
+            | Method::CloseConsumer { consumer } => Some(self.consumers.get(consumer)?.room.id),
+            _ => None,
+        }
+    }
+
     /// The room that the packets of a worker's transport are for.
     pub(crate) fn room_of(&self, worker: WorkerId, transport: TransportId) -> Option<RoomId> {
         let node = self.transports.get(&transport)?;

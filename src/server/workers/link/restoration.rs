@@ -4,7 +4,8 @@
 //! plan meanwhile is planned on the state that the process will have by then. So nobody hears of the death.
 //!
 //! Of what is asked again, that which makes an object comes before the adoption of its room ends: if the dead process has carried it out,
-//! the object stands in its page. The rest comes after all rooms.
+//! the object stands in its page. What closes or pauses one does, too: if the dead process has done that, the object must not send
+//! before it is done again, under numbers of which the page knows nothing any more. The rest comes after all rooms.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -195,7 +196,7 @@ impl Link {
     ) {
         let rooms = state.rooms_to_restore(self.worker);
         let mut former = std::mem::take(&mut table.restoring.pages);
-        let (mut of_rooms, others) = creations_apart(again);
+        let (mut of_rooms, others) = of_rooms_apart(again, state);
         // All of them first, so that the process knows for how long there is nothing more urgent.
         for room in &rooms {
             let mut pages: Vec<_> = left.page.iter().cloned().collect();
@@ -335,11 +336,12 @@ fn again(table: &Table) -> Vec<Queued> {
     again.collect()
 }
 
-/// What makes an object in a room, by rooms, and all else; both in their order.
-fn creations_apart(again: Vec<Queued>) -> (HashMap<RoomId, Vec<Queued>>, Vec<Queued>) {
+/// What makes, closes or pauses something in a room, by rooms, and all else; both in their order.
+fn of_rooms_apart(again: Vec<Queued>, state: &State) -> (HashMap<RoomId, Vec<Queued>>, Vec<Queued>) {
     let (mut of_rooms, mut others) = (HashMap::<_, Vec<_>>::new(), Vec::new());
     for queued in again {
-        match queued.request.method.creates_in() {
+        let method = &queued.request.method;
+        match method.creates_in().or_else(|| state.room_served_by(method)) {
             Some(room) => of_rooms.entry(room).or_default().push(queued),
             None => others.push(queued),
         }
