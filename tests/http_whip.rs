@@ -14,7 +14,7 @@ use control::{Answer, Client, Control, settings, soon};
 use serde_json::json;
 use str0m::media::Direction;
 use tokio::time::interval;
-use weir::http::{ControlOptions, Limits, SignallingOptions, WhipOptions};
+use weir::http::{ClientTakeover, ControlOptions, Limits, SignallingOptions, WhipOptions};
 use weir::{Consumer, PeerNotification, PeerOptions, Room, RoomOptions, RtpCapabilities};
 
 const SDP: (&str, &str) = ("content-type", "application/sdp");
@@ -618,6 +618,55 @@ async fn pages_of_permitted_origins_can_read_everything_and_others_nothing() {
     // Its URL is a secret, and the token is not asked for.
     assert_eq!(client.say("DELETE", &location, &[from], "").await.status, 200);
     control.close().await;
+}
+
+/// An encoder that has crashed comes again under its name; who is publishing is not driven away, unless anybody may do that.
+#[tokio::test]
+async fn a_name_is_taken_over_from_who_is_silent() {
+    for takeover in [ClientTakeover::Own, ClientTakeover::Any] {
+        let options = ControlOptions {
+            signalling: SignallingOptions {
+                takeover,
+                ..SignallingOptions::default()
+            },
+            ..ControlOptions::default()
+        };
+        let control = Control::start_with(settings(1), Limits::default(), options).await;
+        let mut client = control.client().await;
+        let mut first = Browser::new(Begins::Here, OPUS).await;
+        let offer = first.offer(Direction::SendOnly);
+        let (crashed, answer) = session(&post(&mut client, "/whip/stage/alice", &offer).await);
+        let sent = first.answered(&answer);
+        first.run_until("its connection", |own| own.connected).await;
+        let room = control.server.rooms()[0].clone();
+        let before = room.producers()[0].id();
+        if takeover == ClientTakeover::Own {
+            // While it sends, it stays.
+            let second = post(&mut client, "/whip/stage/alice", OBS);
+            tokio::pin!(second);
+            let mut seq = 0;
+            let refused = async {
+                loop {
+                    tokio::select! {
+                        answer = &mut second => break answer,
+                        () = turn(&mut first) => {
+                            first.send_on(sent, OPUS, seq, b"sound");
+                            seq += 1;
+                        }
+                    }
+                }
+            };
+            let refused = soon("the refusal", refused).await;
+            refuses(&refused, 409, "conflict", "alice");
+        }
+        // It crashes, and the server hears nothing of that.
+        drop(first);
+        session(&post(&mut client, "/whip/stage/alice", OBS).await);
+        assert_eq!(room.peers().len(), 1);
+        assert!(room.producers().iter().all(|producer| producer.id() != before));
+        refuses(&client.say("GET", &crashed, &[], "").await, 404, "notFound", "ended");
+        control.close().await;
+    }
 }
 
 async fn with_sessions(sessions: usize, connect: Duration) -> Control {

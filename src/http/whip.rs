@@ -13,6 +13,7 @@ mod publish;
 mod request;
 mod rooms;
 mod session;
+mod takeover;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ use self::session::{Begun, Session, Sessions};
 use super::peers::path_segment;
 use super::state::App;
 use crate::sdp::{Fragment, Offer};
-use crate::{Direction, PeerOptions, RtpCapabilities, Server, WebRtcTransportOptions};
+use crate::{Direction, Error, PeerOptions, RtpCapabilities, Server, WebRtcTransportOptions};
 
 /// What routes for publishers and players begin with; whom they serve, is for [`App::admits`] to say.
 pub(super) const PREFIXES: [&str; 2] = ["/whip/", "/whep/"];
@@ -165,11 +166,18 @@ async fn open(app: &Arc<App>, request: &WhipRequest, protocol: Protocol) -> Resu
             Wanted::Play(play::plan(&offer, &wish)?, wish)
         }
     };
-    let peer = room.create_peer(PeerOptions {
+    let options = PeerOptions {
         spy,
         app_data: serde_json::json!({ "protocol": protocol.name() }),
-        ..PeerOptions::new(name, RtpCapabilities::default())
-    })?;
+        ..PeerOptions::new(name.clone(), RtpCapabilities::default())
+    };
+    let peer = match room.create_peer(options.clone()) {
+        Err(Error::DuplicatePeer { .. }) if protocol == Protocol::Whip => {
+            takeover::take_over(app, &room, &name).await?;
+            room.create_peer(options)?
+        }
+        created => created?,
+    };
     let begun = Begun::new(peer.clone(), stay);
     let direction = match protocol {
         Protocol::Whip => Direction::Send,

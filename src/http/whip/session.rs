@@ -19,7 +19,7 @@ use crate::http::error::ApiError;
 use crate::http::signalling::secret;
 use crate::sdp::IceClient;
 use crate::server::{lock, random};
-use crate::{DtlsState, IceState, Peer, WebRtcTransport};
+use crate::{DtlsState, IceState, Peer, RoomId, WebRtcTransport};
 
 /// How often a session is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -130,6 +130,15 @@ impl Sessions {
             let message = "there is no such session, or it has ended; begin another one with POST";
             Problem::new(StatusCode::NOT_FOUND, "notFound", message)
         })
+    }
+
+    /// The session of a publisher.
+    pub(super) fn publisher(&self, room: RoomId, name: &str) -> Option<Arc<Session>> {
+        let open = lock(&self.open);
+        let mut publishers = open.values().filter(|session| session.protocol == Protocol::Whip);
+        publishers
+            .find(|session| session.peer.room().id() == room && session.peer.name() == name)
+            .cloned()
     }
 
     pub(super) fn remove(&self, id: &str) {
