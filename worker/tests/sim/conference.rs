@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use weir_channel::id::{ConsumerId, RoomId, TransportId};
-use weir_channel::message::{Codec, CodecName, CreateConsumer, Encoding, Method, Profile};
+use weir_channel::message::{Codec, CodecName, CreateConsumer, Encoding, Method, Notification, Profile};
 use weir_worker::relay::sink::Port;
 use weir_worker::time::Time;
 
@@ -65,6 +65,8 @@ pub struct Conference {
     pub silenced: BTreeSet<ConsumerId>,
     /// All that has left: the consumer's transport, the packet.
     pub left: Vec<(TransportId, Vec<u8>)>,
+    /// Of these, what nobody has asked for again: transport, SSRC, sequence number.
+    forwarded: BTreeSet<(TransportId, u32, u16)>,
     pub key_frames_asked: usize,
 }
 
@@ -83,6 +85,7 @@ impl Conference {
             dies: Dies::Never,
             silenced: BTreeSet::new(),
             left: Vec::new(),
+            forwarded: BTreeSet::new(),
             key_frames_asked: 0,
         }
     }
@@ -270,16 +273,23 @@ impl Conference {
             }
         }
         let resent = std::mem::take(&mut self.sim.sink.resent);
-        let resent = resent.into_iter().map(|(_, transport, packet)| (transport, packet));
+        let resent = resent
+            .into_iter()
+            .map(|(_, transport, packet)| (transport, packet, true));
         let sent: Vec<_> = self
             .sim
             .trains()
             .into_iter()
-            .flat_map(|train| train.packets.into_iter().map(move |packet| (train.transport, packet)))
+            .flat_map(|train| {
+                train
+                    .packets
+                    .into_iter()
+                    .map(move |packet| (train.transport, packet, false))
+            })
             .chain(resent)
             .collect();
         let now = self.sim.now;
-        for (transport, packet) in sent {
+        for (transport, packet, is_again) in sent {
             let ssrc = super::ssrc_of(&packet);
             let receiver = self.receivers.iter_mut().find(|receiver| {
                 let rtx = receiver.request.rtx.as_ref().map(|rtx| rtx.ssrc);
@@ -292,6 +302,9 @@ impl Conference {
                 "{} was sent something while it was paused",
                 receiver.consumer
             );
+            let seq = u16::from_be_bytes([packet[2], packet[3]]);
+            let is_new = is_again || self.forwarded.insert((receiver.request.transport, ssrc, seq));
+            assert!(is_new, "number {seq} of {ssrc:#x} was sent twice");
             receiver.on_packet(now, &packet);
             self.left.push((receiver.request.transport, packet));
         }
@@ -342,6 +355,12 @@ impl Conference {
     pub fn judge(&mut self, deaths: i128) {
         self.judge_flows();
         self.judge_indices();
+        let mut learned = BTreeSet::new();
+        for notification in &self.sim.notifications {
+            if let Notification::RemoteLearned { transport, .. } = notification {
+                assert!(learned.insert(*transport), "{transport} has learned its remote again");
+            }
+        }
         for index in 0..self.receivers.len() {
             self.judge_numbers(index, TURN_PACKETS * deaths);
             let consumer = self.receivers[index].consumer;
