@@ -12,9 +12,15 @@ mod embed;
 #[doc(hidden)]
 #[path = "../tests/fuzz/protocol.rs"]
 pub mod fuzz;
+#[cfg(all(any(test, fuzzing), feature = "sdp"))]
+#[doc(hidden)]
+#[path = "../tests/fuzz/sdp.rs"]
+pub mod fuzz_sdp;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod protocol;
+#[cfg(feature = "sdp")]
+pub mod sdp;
 mod server;
 #[cfg(feature = "cli")]
 pub mod settings;

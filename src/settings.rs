@@ -30,7 +30,7 @@ use serde::{Deserialize, Deserializer};
 use toml::de::DeTable;
 use weir_channel::message::{LogLevel, SandboxMode, Zoned};
 
-use crate::http::{AccessToken, ClientPlainRemotes, ClientTakeover};
+use crate::http::{AccessToken, ClientPlainRemotes, ClientTakeover, IceServer};
 use crate::server::{ConnectedSockets, Family, LogTag, PortRange, Settings, server_settings};
 
 pub use access::{Access, TcpAccess};
@@ -169,6 +169,16 @@ server_settings! {
         #[arg(long, env = "WEIR_CLIENT_TAKEOVER", value_name = "WHO")]
         #[serde(deserialize_with = "parsed")]
         client_takeover: ClientTakeover,
+
+        /// The maximum number of WHIP and WHEP sessions at the same time [default: 10000]
+        #[arg(long, env = "WEIR_WHIP_SESSIONS_MAX", value_name = "N")]
+        whip_sessions_max: NonZeroU32,
+
+        /// The STUN and TURN servers that WHIP and WHEP clients are told of, e.g. `stun:stun.example.org:3478` or
+        /// `turn:turn.example.org?transport=udp NAME CREDENTIAL`
+        #[arg(long, env = "WEIR_ICE_SERVERS", value_name = "SERVER,…", value_delimiter = ',', hide_env_values = true)]
+        #[serde(deserialize_with = "all_parsed")]
+        ice_servers: Vec<IceServer>,
     }
 }
 
@@ -323,6 +333,14 @@ impl<'de> Deserialize<'de> for ByteSize {
 fn parsed<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn all_parsed<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let values: Result<Vec<T>, String> = texts.iter().map(|text| text.parse()).collect();
+    values.map(Some).map_err(serde::de::Error::custom)
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

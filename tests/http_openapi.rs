@@ -68,6 +68,31 @@ impl Session {
         self.seen.insert((method.to_lowercase(), path));
     }
 
+    /// Sends text and returns the answer, if it has this status and is as described: text, nothing, or a problem.
+    async fn write(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str, status: u16) -> Answer {
+        let answer = self.client.say(method, target, headers, body.to_owned()).await;
+        assert_eq!(answer.status, status, "{method} {target}: {}", answer.text);
+        let path = self.path_of(target);
+        let responses = &self.document["paths"][&path][method.to_lowercase()]["responses"];
+        let response = responses.get(answer.status.to_string());
+        let content = &response.unwrap_or(&responses["default"])["content"];
+        match content.as_object().filter(|_| !answer.text.is_empty()) {
+            None => assert_eq!(answer.text, "", "{method} {target}"),
+            Some(content) => {
+                let content_type = answer.headers["content-type"].to_str().unwrap();
+                let described = content.get(content_type);
+                let described =
+                    described.unwrap_or_else(|| panic!("{method} {target} does not describe {content_type}"));
+                if content_type.ends_with("json") {
+                    let faults = schema::faults(&self.document, &described["schema"], &answer.body);
+                    assert!(faults.is_empty(), "{method} {target}: {faults:#?} in {}", answer.text);
+                }
+            }
+        }
+        self.seen.insert((method.to_lowercase(), path));
+        answer
+    }
+
     /// The path of the document that a target is an instance of. A path without parameters goes before one with.
     fn path_of(&self, target: &str) -> String {
         let target = target.split('?').next().unwrap();
@@ -200,6 +225,42 @@ async fn webrtc_session(session: &mut Session) {
     session.say("GET", "/events/recent", None, 200).await;
 }
 
+/// Somebody publishes, and somebody watches.
+async fn whip_session(session: &mut Session) {
+    let [publishes, watches] = ["whip-ffmpeg-8.1.2.sdp", "whep-chromium-whip-whep.sdp"].map(|name| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/whip");
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    });
+    let sdp = ("content-type", "application/sdp");
+    let fragment = ("content-type", "application/trickle-ice-sdpfrag");
+    for (protocol, offer) in [("whip", publishes), ("whep", watches)] {
+        for target in [format!("/{protocol}/stage/alice"), format!("/{protocol}/stage")] {
+            session.write("OPTIONS", &target, &[], "", 200).await;
+            session.write("GET", &target, &[], "", 200).await;
+            session.write("POST", &target, &[], &offer, 415).await;
+            let opened = session.write("POST", &target, &[sdp], &offer, 201).await;
+            let own = opened.headers["location"].to_str().unwrap().to_owned();
+            session.write("OPTIONS", &own, &[], "", 200).await;
+            session.write("GET", &own, &[], "", 200).await;
+            let restart = "a=ice-ufrag:another\r\na=ice-pwd:0123456789012345678901\r\n";
+            session.write("PATCH", &own, &[fragment], restart, 428).await;
+            session
+                .write("PATCH", &own, &[fragment, ("if-match", "*")], restart, 200)
+                .await;
+            session.write("PATCH", &own, &[fragment], restart, 204).await;
+            if protocol == "whep" {
+                session.write("DELETE", &own, &[], "", 200).await;
+                session.write("DELETE", &own, &[], "", 404).await;
+            }
+        }
+    }
+    let opened = session.write("POST", "/whip/stage", &[sdp], OFFER, 201).await;
+    let own = opened.headers["location"].to_str().unwrap().to_owned();
+    session.write("DELETE", &own, &[], "", 200).await;
+}
+
+const OFFER: &str = include_str!("data/whip/whip-obs-shape-1-layer-a.sdp");
+
 /// Two peers, one of which hears the other.
 async fn peers_session(session: &mut Session) {
     let room = session.say("POST", "/rooms", None, 201).await["id"].clone();
@@ -315,6 +376,7 @@ async fn answers_are_as_described_and_every_route_is_tried() {
     whole_session(&mut session).await;
     peers_session(&mut session).await;
     webrtc_session(&mut session).await;
+    whip_session(&mut session).await;
     let mut untried = operations(&session.document);
     untried.retain(|operation| !session.seen.contains(operation));
     // Streams are not JSON; tests/http_events.rs reads them.
@@ -332,7 +394,12 @@ async fn every_described_route_is_served_and_no_other_method_is() {
     let document = weir::http::openapi();
     assert_eq!(client.get("/openapi.json").await.expect(200), document);
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let target = path.replace("{id}", "7").replace("{name}", "nobody");
+        let target = path
+            .replace("{id}", "7")
+            .replace("{name}", "nobody")
+            .replace("{room}", "7")
+            .replace("{peer}", "nobody")
+            .replace("{session}", "none");
         // With no such room or thing, nothing happens.
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let described = methods.get(method.to_lowercase()).is_some();

@@ -161,6 +161,7 @@ async fn serve(
     let options = ControlOptions {
         on_log_settings: Some(Arc::new(move |settings| log.set(settings))),
         signalling: access.signalling,
+        whip: access.whip,
         ..ControlOptions::default()
     };
     let app = http::app(server.clone(), options);

@@ -32,9 +32,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         let (parts, body) = request.into_parts();
         // A body that says beforehand that it is too large need not be sent.
         if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-            return Err(too_large());
+            return Err(too_large(BODY_BYTES_MAX));
         }
-        let bytes = read(body).await?;
+        let bytes = read(body, BODY_BYTES_MAX).await?;
         if bytes.is_empty() {
             return parse(b"{}").map(Self);
         }
@@ -43,8 +43,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-async fn read(body: axum::body::Body) -> Result<Bytes, ApiError> {
-    let collected = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect())
+/// A body of at most so many bytes.
+pub(super) async fn read(body: axum::body::Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+    let collected = timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect())
         .await
         .map_err(|_| {
             let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
@@ -52,15 +53,15 @@ async fn read(body: axum::body::Body) -> Result<Bytes, ApiError> {
         })?;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(bytes_max)),
         Err(error) => Err(ApiError::invalid(format_args!(
             "the body did not arrive whole: {error}"
         ))),
     }
 }
 
-fn too_large() -> ApiError {
-    let message = format!("the body is larger than {} KiB", BODY_BYTES_MAX / 1024);
+fn too_large(bytes_max: usize) -> ApiError {
+    let message = format!("the body is larger than {} KiB", bytes_max / 1024);
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "bodyTooLarge", message)
 }
 
@@ -253,14 +254,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_given_up() {
         let body = axum::body::Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
-        let error = read(body).await.unwrap_err();
+        let error = read(body, BODY_BYTES_MAX).await.unwrap_err();
         assert_eq!((error.status, error.code), (StatusCode::REQUEST_TIMEOUT, "bodyTimeout"));
     }
 
     #[tokio::test]
     async fn a_body_that_breaks_off_is_refused() {
         let broken = futures::stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("gone"))]);
-        let error = read(axum::body::Body::from_stream(broken)).await.unwrap_err();
+        let error = read(axum::body::Body::from_stream(broken), BODY_BYTES_MAX)
+            .await
+            .unwrap_err();
         assert_eq!((error.status, error.code), (StatusCode::BAD_REQUEST, "invalidRequest"));
     }
 

@@ -15,6 +15,7 @@ use super::origin::is_of_this_machine;
 use super::signalling;
 use super::strangers::Place;
 use super::token::{AccessToken, unauthorized};
+use super::whip;
 
 /// Whom an interface serves that others than the server's owner can reach.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,10 +57,14 @@ pub fn guarded(app: Router, guard: Guard) -> Router {
     }))
 }
 
-/// Whether a request is answered by [`signalling::connect`], which looks after itself, whatever it answers.
+/// Whether a request is answered by [`signalling::connect`] or the routes for publishers and players, which look after themselves,
+/// whatever they answer.
 fn is_for_clients(request: &Request) -> bool {
     // What the router has found, not what the path looks like to somebody else.
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if route.is_some_and(|route| whip::PREFIXES.iter().any(|prefix| route.starts_with(prefix))) {
+        return true;
+    }
     request.method() == Method::GET && route == Some(signalling::ROUTE) && signalling::wants_upgrade(request.headers())
 }
 

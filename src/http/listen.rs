@@ -72,6 +72,10 @@ impl Default for Limits {
     }
 }
 
+/// An extension of answers to clients of rooms. They may ask as often as they like, so the log does not say each time that they did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToClient;
+
 /// Largest request head; hyper answers 431 to a larger one.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -219,6 +223,13 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
+/// A path as the log may show it: what follows the name of sessions is what only its client knows.
+fn logged(path: &str) -> &str {
+    const BEFORE_SECRET: &str = "/sessions/";
+    let secret = path.find(BEFORE_SECRET).map(|at| at + BEFORE_SECRET.len());
+    &path[..secret.unwrap_or(path.len())]
+}
+
 /// Whether a process of user `uid` may command a server of user `own`. The socket's mode says so already; this holds
 /// when somebody has changed the mode.
 fn permits(uid: u32, own: u32) -> bool {
@@ -242,7 +253,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         request.extensions_mut().insert(Arc::clone(&of_requests));
         // In a task of its own, a command that is under way goes on to its end when the client hangs up, and a panic
         // costs one answer. The task keeps the connection's place, so that clients that hang up early gain nothing.
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, path) = (request.method().clone(), logged(request.uri().path()).to_owned());
         let refusal = framing.refuses(request.headers());
         let answer = app.call(request);
         let place = Arc::clone(&of_requests);
@@ -267,7 +278,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             }
             let status = response.status().as_u16();
             // Who changed what is worth knowing later; who looked at what is not, and strangers must not fill the log.
-            if method.is_safe() || matches!(status, 401 | 403) {
+            let is_quiet = response.extensions_mut().remove::<ToClient>().is_some();
+            if is_quiet || method.is_safe() || matches!(status, 401 | 403) {
                 debug!(%method, path, status, %caller, "control request");
             } else {
                 info!(%method, path, status, %caller, "control request");
@@ -384,6 +396,12 @@ mod tests {
         assert!(permits(0, 1000));
         assert!(!permits(1001, 1000));
         assert!(!permits(1000, 0));
+    }
+
+    #[test]
+    fn no_secret_of_a_path_is_logged() {
+        assert_eq!(logged("/rooms/7"), "/rooms/7");
+        assert_eq!(logged("/whip/stage/sessions/0123"), "/whip/stage/sessions/");
     }
 
     #[tokio::test(start_paused = true)]

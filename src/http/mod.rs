@@ -35,6 +35,7 @@ mod token;
 mod transports;
 mod view;
 mod webrtc;
+mod whip;
 
 pub use demo_page::demo_page;
 pub use error::{ApiError, ErrorBody, ErrorInfo};
@@ -53,3 +54,4 @@ pub use view::{
     ConsumerView, IceRole, Introduction, Listing, PeerView, ProducerView, RoomView, StreamerView, TransportView,
     WebRtcView,
 };
+pub use whip::{IceServer, WhipOptions};

@@ -133,6 +133,8 @@ pub(super) struct Operation {
     path_parameters: Vec<Value>,
     query_parameters: Vec<Value>,
     body: Option<Value>,
+    /// The types of a body that is text.
+    text_body: &'static [&'static str],
     responses: Map<String, Value>,
 }
 
@@ -142,6 +144,35 @@ impl Operation {
         let description = status.canonical_reason().unwrap_or_default();
         let response = json!({"description": description, "content": {content_type: {"schema": schema}}});
         self.responses.insert(status.as_str().to_owned(), response);
+    }
+
+    /// An answer with a status, of text or of nothing.
+    pub(super) fn answer_as(&mut self, status: StatusCode, content_type: Option<&str>, schema: Value) {
+        match content_type {
+            Some(content_type) => self.answer(status, content_type, schema),
+            None => {
+                let description = status.canonical_reason().unwrap_or_default();
+                self.responses
+                    .insert(status.as_str().to_owned(), json!({ "description": description }));
+            }
+        }
+    }
+
+    /// Every refusal is of this type.
+    pub(super) fn fails_with<T: JsonSchema>(&mut self, content_type: &str, schemas: &mut Schemas) {
+        let schema = schemas.answer::<T>();
+        let response = json!({
+            "description": "The request was refused; `code` gives the reason.",
+            "content": {content_type: {"schema": schema}},
+        });
+        self.responses.insert("default".to_owned(), response);
+    }
+
+    /// The body is text of one of these types; paths name what they name by text.
+    pub(super) fn takes_text(&mut self, content_types: &'static [&'static str], schemas: &mut Schemas) {
+        self.text_body = content_types;
+        let text = schemas.body::<String>();
+        self.path_parameters.extend(vec![text; PATH_PARAMETERS_MAX]);
     }
 
     fn can_be_refused(&mut self) {
@@ -169,9 +200,20 @@ impl Operation {
             described["requestBody"] =
                 json!({"required": required, "content": {"application/json": {"schema": schema}}});
         }
+        if !self.text_body.is_empty() && matches!(method, "post" | "patch") {
+            let content: Map<String, Value> = self
+                .text_body
+                .iter()
+                .map(|content_type| ((*content_type).to_owned(), json!({"schema": {"type": "string"}})))
+                .collect();
+            described["requestBody"] = json!({"required": true, "content": content});
+        }
         described
     }
 }
+
+/// The most parameters of a path.
+const PATH_PARAMETERS_MAX: usize = 2;
 
 /// `postRoomsByIdTransports`
 fn operation_id(method: &str, path: &str) -> String {

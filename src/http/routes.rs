@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::openapi::Api;
 use super::state::{App, ControlOptions};
-use super::{consumers, events, live, peers, producers, rooms, server, signalling, transports, webrtc};
+use super::{consumers, events, live, peers, producers, rooms, server, signalling, transports, webrtc, whip};
 use crate::{Consumer, Producer, Server, Transport};
 
 /// The control interface of a server. From this call on it keeps the server's last events; streams of them end after the
@@ -140,6 +140,38 @@ fn api() -> Api {
             "Get these statistics repeatedly, as server-sent events";
         POST   "/consumers/{id}/enable"         => consumers::enable,
             "Send a peer's consumer on one of the peer's transports";
+        POST    "/whip/{room}"                         => whip::publish, "Publish in a room: WHIP (RFC 9725)";
+        GET     "/whip/{room}"                         => whip::show_endpoint,
+            "Show nothing, so that clients find what is served here";
+        OPTIONS "/whip/{room}"                         => whip::options,
+            "Show what may be asked here, and which ICE servers there are";
+        POST    "/whip/{room}/{peer}"                  => whip::publish,
+            "Publish in a room as a certain peer: WHIP (RFC 9725)";
+        GET     "/whip/{room}/{peer}"                  => whip::show_endpoint,
+            "Show nothing, so that clients find what is served here";
+        OPTIONS "/whip/{room}/{peer}"                  => whip::options,
+            "Show what may be asked here, and which ICE servers there are";
+        GET     "/whip/{room}/sessions/{session}"      => whip::show_session,
+            "Show nothing, as long as the session is there";
+        PATCH   "/whip/{room}/sessions/{session}"      => whip::patch,
+            "Send a publisher's candidates, or restart its ICE";
+        DELETE  "/whip/{room}/sessions/{session}"      => whip::end, "End a publisher's session";
+        OPTIONS "/whip/{room}/sessions/{session}"      => whip::options, "Show what may be asked of a session";
+        POST    "/whep/{room}"                         => whip::play, "Watch the first who publishes in a room: WHEP";
+        GET     "/whep/{room}"                         => whip::discover,
+            "Show nothing, so that clients find what is served here";
+        OPTIONS "/whep/{room}"                         => whip::options,
+            "Show what may be asked here, and which ICE servers there are";
+        POST    "/whep/{room}/{peer}"                  => whip::play, "Watch a certain peer of a room: WHEP";
+        GET     "/whep/{room}/{peer}"                  => whip::discover,
+            "Show nothing, so that clients find what is served here";
+        OPTIONS "/whep/{room}/{peer}"                  => whip::options,
+            "Show what may be asked here, and which ICE servers there are";
+        GET     "/whep/{room}/sessions/{session}"      => whip::show_session,
+            "Show nothing, as long as the session is there";
+        PATCH   "/whep/{room}/sessions/{session}"      => whip::patch, "Send a player's candidates, or restart its ICE";
+        DELETE  "/whep/{room}/sessions/{session}"      => whip::end, "End a player's session";
+        OPTIONS "/whep/{room}/sessions/{session}"      => whip::options, "Show what may be asked of a session";
     }
 }
 

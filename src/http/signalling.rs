@@ -40,7 +40,7 @@ use self::text::SharedTexts;
 pub(super) use self::websocket::MaybeUpgrade;
 use super::crowd::{Crowd, Network, Standing};
 use super::error::ApiError;
-use super::guesses::Guesses;
+use super::guesses::{AnswerAfter, Guesses};
 use super::listen::Caller;
 use super::origin::is_from;
 use super::seldom::Seldom;
@@ -231,6 +231,21 @@ impl Signalling {
         sessions.of_peer(peer.room().id(), peer.name()).is_some()
     }
 
+    /// What clients must know; `None`: nothing.
+    pub(super) fn token(&self) -> Option<&AccessToken> {
+        self.options.token.as_ref()
+    }
+
+    /// The origins whose pages may connect.
+    pub(super) fn origins(&self) -> &[String] {
+        &self.options.origins
+    }
+
+    /// Counts a wrong token of somebody who would be a client.
+    pub(super) fn count_guess(&self, source: Source) -> AnswerAfter {
+        self.guesses.count(source.0, "clients")
+    }
+
     /// A place for one more connection. If there is none, one on which nobody has joined gives way.
     async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         let slots = Arc::clone(&self.slots);
@@ -294,7 +309,7 @@ pub(super) async fn connect(
         let message = "send the clients' token as `authorization: Bearer TOKEN` or as subprotocol `bearer.TOKEN`";
         let mut refusal = unauthorized(message);
         if has_token(&headers) {
-            let answer_after = signalling.guesses.count(source.0, "clients");
+            let answer_after = signalling.count_guess(source);
             refusal.extensions_mut().insert(answer_after);
         }
         return Ok(refusal);
@@ -333,7 +348,7 @@ pub(super) async fn connect(
 }
 
 /// A secret of 128 bits from the system's source of randomness, in hexadecimal.
-fn secret() -> std::io::Result<String> {
+pub(super) fn secret() -> std::io::Result<String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use super::event_log::EventLog;
 use super::signalling::{Signalling, SignallingOptions};
+use super::whip::{Whip, WhipOptions};
 use crate::server::wall_clock_ms;
 use crate::{Error, LogSettings, Server};
 
@@ -28,6 +29,8 @@ pub struct ControlOptions {
     pub on_log_settings: Option<LogHook>,
     /// How clients are served that speak the mediasoup protocol.
     pub signalling: SignallingOptions,
+    /// How publishers and players are served that speak WHIP and WHEP.
+    pub whip: WhipOptions,
 }
 
 impl Default for ControlOptions {
@@ -37,6 +40,7 @@ impl Default for ControlOptions {
             heartbeat: Duration::from_secs(15),
             on_log_settings: None,
             signalling: SignallingOptions::default(),
+            whip: WhipOptions::default(),
         }
     }
 }
@@ -44,6 +48,7 @@ impl Default for ControlOptions {
 /// What the handlers share.
 pub(super) struct App {
     pub(super) signalling: Arc<Signalling>,
+    pub(super) whip: Arc<Whip>,
     /// The OpenAPI document.
     pub(super) document: Value,
     pub(super) server: Server,
@@ -58,6 +63,7 @@ impl App {
     pub(super) fn new(server: Server, options: ControlOptions, document: Value) -> Self {
         Self {
             signalling: Arc::new(Signalling::new(server.clone(), options.signalling)),
+            whip: Whip::new(server.clone(), options.whip),
             document,
             log: server.record_events(|position| Arc::new(EventLog::new(instance(), position))),
             server,

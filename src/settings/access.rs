@@ -11,7 +11,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::{SettingsError, SettingsFlags};
-use crate::http::{AccessToken, ClientsFrom, Guard, SignallingOptions};
+use crate::http::{AccessToken, ClientsFrom, Guard, SignallingOptions, WhipOptions};
 
 /// The longest time that makes sense for a client: a page that sleeps for a day.
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
@@ -29,6 +29,8 @@ pub struct Access {
     pub tcp: Option<TcpAccess>,
     /// How clients of rooms are served, wherever they come from.
     pub signalling: SignallingOptions,
+    /// How publishers and players are served that speak WHIP and WHEP.
+    pub whip: WhipOptions,
 }
 
 /// Where the control interface is served beside its Unix socket, and for whom.
@@ -61,7 +63,22 @@ impl SettingsFlags {
             }),
             None => None,
         };
-        Ok(Access { tcp, signalling })
+        Ok(Access {
+            tcp,
+            signalling,
+            whip: self.whip(),
+        })
+    }
+
+    fn whip(&self) -> WhipOptions {
+        let default = WhipOptions::default();
+        WhipOptions {
+            sessions: self
+                .whip_sessions_max
+                .map_or(default.sessions, |max| usize::try_from(max.get()).unwrap_or(usize::MAX)),
+            ice_servers: self.ice_servers.clone().unwrap_or_default(),
+            ..default
+        }
     }
 
     fn guard(

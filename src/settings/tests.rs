@@ -63,6 +63,8 @@ const EVERYTHING: &str = r#"
     client_message_size = "11K"
     client_plain_remotes = "none"
     client_takeover = "any"
+    whip_sessions_max = 12
+    ice_servers = ["stun:stun.example.org:3478"]
 "#;
 
 const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rtp,net --rtc-ipv4 127.0.0.1 \
@@ -73,7 +75,7 @@ const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rt
     --coalescing-us-max 7 --spin-us-max 8 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
     --http-token-file /etc/weir/token --http-origins https://app.example,* \
     --client-token fedcba9876543210 --client-token-file /etc/weir/client-token --clients-without-token --clients-max 6 \
-    --client-grace 7s --client-idle-timeout 8s --client-rate 9 --client-burst 10 --client-message-size 11K --client-plain-remotes none --client-takeover any";
+    --client-grace 7s --client-idle-timeout 8s --client-rate 9 --client-burst 10 --client-message-size 11K --client-plain-remotes none --client-takeover any --whip-sessions-max 12 --ice-servers stun:stun.example.org:3478";
 
 #[test]
 fn a_file_and_the_command_line_say_the_same_things() {

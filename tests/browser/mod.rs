@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::config::Fingerprint;
 use str0m::format::{Codec, FormatParams};
 use str0m::ice::IceCreds;
-use str0m::media::{Frequency, MediaKind, Mid};
+use str0m::media::{Direction, Frequency, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
@@ -43,6 +44,8 @@ pub(crate) struct Browser {
     pub(crate) recorded: Option<Vec<Vec<u8>>>,
     /// It keeps what it has to say in a DTLS handshake to itself.
     pub(crate) withholds_dtls: bool,
+    /// What it has offered, and was not answered yet.
+    offered: Option<(SdpPendingOffer, Mid)>,
 }
 
 impl Browser {
@@ -72,6 +75,7 @@ impl Browser {
             packets: Vec::new(),
             recorded: None,
             withholds_dtls: false,
+            offered: None,
         }
     }
 
@@ -89,6 +93,29 @@ impl Browser {
             Begins::There => "server",
         };
         json!({"role": role, "fingerprints": [{"algorithm": "sha-256", "value": digits.join(":")}]})
+    }
+
+    /// Offers to send sound, or to receive it, in SDP.
+    pub(crate) fn offer(&mut self, direction: Direction) -> String {
+        let mut change = self.rtc.sdp_api();
+        let mid = change.add_media(MediaKind::Audio, direction, None, None, None);
+        let (offer, pending) = change.apply().unwrap();
+        self.offered = Some((pending, mid));
+        offer.to_sdp_string()
+    }
+
+    /// Begins to connect as the answer says.
+    pub(crate) fn answered(&mut self, answer: &str) -> Mid {
+        let (pending, mid) = self.offered.take().unwrap();
+        let answer = SdpAnswer::from_sdp_string(answer).unwrap();
+        self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
+        mid
+    }
+
+    /// Puts a packet in line of what was offered.
+    pub(crate) fn send_on(&mut self, mid: Mid, payload_type: u8, seq: u64, payload: &[u8]) {
+        let ssrc = self.rtc.direct_api().stream_tx_by_mid(mid, None).unwrap().ssrc();
+        self.send(*ssrc, payload_type, seq, payload);
     }
 
     /// Begins to connect to a transport, of which the server has said this.

@@ -1,5 +1,7 @@
 //! A program with another stack, which speaks JSON in lines.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

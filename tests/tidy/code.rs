@@ -38,7 +38,11 @@ const SERVER_FLOORS: [(&str, &[&str]); 3] = [
 ];
 
 /// What stands above the server, and what stands above that again, which it may not name.
-const ABOVE: [(&str, &[&str]); 2] = [("src/protocol/", &["http", "cli", "settings"]), ("src/http/", &["cli"])];
+const ABOVE: [(&str, &[&str]); 3] = [
+    ("src/protocol/", &["http", "cli", "settings"]),
+    ("src/sdp/", &["protocol", "http", "cli", "settings"]),
+    ("src/http/", &["cli"]),
+];
 
 /// What the model may not name: tasks, sockets, processes, files, workers' channels. It is changed by those who have them.
 const NOT_IN_MODEL: [&str; 15] = [

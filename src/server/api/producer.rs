@@ -13,6 +13,7 @@ use crate::server::api::transport::Transport;
 use crate::server::model::error::Error;
 use crate::server::model::lock;
 use crate::server::model::producer::ProducerNode;
+use crate::server::model::rtp_capabilities::{RtpCapabilities, receiver_parameters};
 use crate::server::model::rtp_parameters::RtpParameters;
 use crate::server::model::side::Side;
 use crate::server::model::state::{Command, Pausable};
@@ -51,6 +52,13 @@ impl Producer {
     /// The RTP parameters of the remote, as given when it was made, and with a `cname` if none was given.
     pub fn rtp_parameters(&self) -> &RtpParameters {
         &self.node.rtp_parameters
+    }
+
+    /// Whether a receiver that can receive this, in numbers of its own, has a codec in common with it
+    /// ([`Transport::consume_as`]).
+    pub fn can_be_received_by(&self, receiver: &RtpCapabilities) -> bool {
+        let (_, payload_types) = receiver_parameters(&self.node.rtp_parameters, receiver);
+        !payload_types.is_empty()
     }
 
     /// The app data that is kept with it.

@@ -23,7 +23,7 @@ use crate::server::model::error::Error;
 use crate::server::model::ids::{made_up_cname, random};
 use crate::server::model::lock;
 use crate::server::model::producer::{Consumable, ProducerNode};
-use crate::server::model::rtp_capabilities::consumer_parameters;
+use crate::server::model::rtp_capabilities::{RtpCapabilities, consumer_parameters, receiver_parameters};
 use crate::server::model::rtp_parameters::{
     ConsumerPlacement, ConsumerRtp, ConsumerSsrcs, ProducerPlacement, RtpParameters,
 };
@@ -222,20 +222,41 @@ impl Transport {
     /// [`Error::NotFound`] when there is no such producer, [`Error::InvalidParameters`] when it is in another room or the
     /// options do not fit it, [`Error::InvalidState`] when the transport is closed, [`Error::TooMany`].
     pub async fn consume(&self, producer: impl Into<ProducerId>, options: ConsumerOptions) -> Result<Consumer, Error> {
-        let producer = producer.into();
-        let producer = lock(&self.shared.state)
-            .producer(producer)
-            .cloned()
-            .ok_or_else(|| Error::NotFound {
-                object: producer.to_string(),
-            })?;
+        let producer = self.in_same_room(producer.into())?;
+        self.make_consumer(&producer, options, Shape::Producers, OnAccept::Consumer)
+            .await
+    }
+
+    /// Makes a consumer as [`Transport::consume`] does, for a receiver that says in payload types and header extension ids of
+    /// its own what it can receive, as an offer does. It is sent what both have in common, under the receiver's numbers, and with the
+    /// receiver's retransmissions, whether the producer has such or not. Of `options.rtp` only the SSRCs count.
+    ///
+    /// # Errors
+    /// As [`Transport::consume`], and [`Error::InvalidParameters`] when there is no codec in common.
+    pub async fn consume_as(
+        &self,
+        producer: &Producer,
+        receiver: &RtpCapabilities,
+        options: ConsumerOptions,
+    ) -> Result<Consumer, Error> {
+        let producer = self.in_same_room(producer.id())?;
+        self.make_consumer(&producer, options, Shape::Receivers(receiver), OnAccept::Consumer)
+            .await
+    }
+
+    /// A producer of the transport's room.
+    fn in_same_room(&self, producer: ProducerId) -> Result<Arc<ProducerNode>, Error> {
+        let known = lock(&self.shared.state).producer(producer).cloned();
+        let producer = known.ok_or_else(|| Error::NotFound {
+            object: producer.to_string(),
+        })?;
         if producer.transport.room.id != self.node.room.id {
             return Err(Error::InvalidParameters(format!(
                 "{} is in {}, but {} is in {}; a consumer's transport must be in its producer's room",
                 producer.id, producer.transport.room.id, self.node.id, self.node.room.id
             )));
         }
-        self.make_consumer(&producer, options, None, OnAccept::Consumer).await
+        Ok(producer)
     }
 
     /// A streamer's consumer: with the room's payload types, if the producer has such.
@@ -248,8 +269,8 @@ impl Transport {
                 producer.id, producer.transport.room.id, self.node.room.id
             )));
         }
-        let consumable = producer.consumable.as_ref();
-        self.make_consumer(&producer, ConsumerOptions::default(), consumable, OnAccept::Streamer)
+        let shape = producer.consumable.as_ref().map_or(Shape::Producers, Shape::Rooms);
+        self.make_consumer(&producer, ConsumerOptions::default(), shape, OnAccept::Streamer)
             .await
     }
 
@@ -257,7 +278,7 @@ impl Transport {
         &self,
         producer: &Arc<ProducerNode>,
         options: ConsumerOptions,
-        consumable: Option<&Consumable>,
+        shape: Shape<'_>,
         on_accept: fn(Arc<ConsumerNode>) -> OnAccept,
     ) -> Result<Consumer, Error> {
         let placement = ConsumerPlacement {
@@ -290,9 +311,15 @@ impl Transport {
                 media: options.rtp.ssrc.unwrap_or_else(draw),
                 rtx: options.rtp.rtx_ssrc.unwrap_or_else(draw),
             };
-            let made = match consumable {
-                None => producer.rtp_parameters.create_consumer(placement, &options.rtp, ssrcs),
-                Some(consumable) => {
+            let made = match shape {
+                Shape::Producers => producer.rtp_parameters.create_consumer(placement, &options.rtp, ssrcs),
+                Shape::Receivers(receiver) => {
+                    let (parameters, payload_types) = receiver_parameters(&producer.rtp_parameters, receiver);
+                    let parameters = parameters.with_ssrcs(ssrcs);
+                    let request = parameters.consumer_request(placement, &payload_types);
+                    request.map(|request| (request, parameters))
+                }
+                Shape::Rooms(consumable) => {
                     let capabilities = &self.node.room.rtp_capabilities;
                     let parameters = consumer_parameters(&consumable.parameters, capabilities).with_ssrcs(ssrcs);
                     let request = parameters.consumer_request(placement, consumable.mapping.payload_types());
@@ -366,6 +393,17 @@ impl Transport {
             })
             .await
     }
+}
+
+/// Whose payload types and header extension ids a consumer has.
+#[derive(Clone, Copy)]
+enum Shape<'a> {
+    /// The producer's, where the options say nothing else.
+    Producers,
+    /// The room's.
+    Rooms(&'a Consumable),
+    /// The receiver's, which can receive this.
+    Receivers(&'a RtpCapabilities),
 }
 
 /// Whether an SSRC was drawn, and so another one can be.

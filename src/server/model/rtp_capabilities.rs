@@ -8,6 +8,7 @@ mod codec;
 mod consumable;
 mod header_extension;
 mod mapping;
+mod receiver;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub(crate) use self::consumable::consumer_parameters;
 pub use self::header_extension::RtpHeaderExtensionCapability;
 pub(crate) use self::header_extension::extension_uris;
 pub(crate) use self::mapping::ProducerMapping;
+pub(crate) use self::receiver::receiver_parameters;
 
 /// The most entries in one list of a peer's capabilities.
 const ENTRIES_MAX: usize = 128;

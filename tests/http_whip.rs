@@ -1,0 +1,604 @@
+//! WHIP and WHEP: clients of other people, that know nothing of Weir but an address, publish and watch; and whatever else is sent
+//! to these addresses is refused in a sentence.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod browser;
+mod control;
+mod loopback;
+
+use std::time::Duration;
+
+use browser::{Begins, Browser};
+use control::{Answer, Client, Control, settings, soon};
+use serde_json::json;
+use str0m::media::Direction;
+use tokio::time::interval;
+use weir::http::{ControlOptions, Limits, SignallingOptions, WhipOptions};
+use weir::{PeerNotification, PeerOptions, RoomOptions, RtpCapabilities};
+
+const SDP: (&str, &str) = ("content-type", "application/sdp");
+const FRAGMENT: (&str, &str) = ("content-type", "application/trickle-ice-sdpfrag");
+
+/// Opus, as the clients offer it.
+const OPUS: u8 = 111;
+
+const CHROMIUM: &str = include_str!("data/whip/whip-chromium-whip-whep.sdp");
+const SIMULCAST: &str = include_str!("data/whip/whip-chromium-simulcast.sdp");
+const FFMPEG: &str = include_str!("data/whip/whip-ffmpeg-8.1.2.sdp");
+const OBS: &str = include_str!("data/whip/whip-obs-shape-1-layer-a.sdp");
+const OBS_LAYERS: &str = include_str!("data/whip/whip-obs-shape-3-layers-a.sdp");
+const WHEP: &str = include_str!("data/whip/whep-chromium-whip-whep.sdp");
+
+async fn post(client: &mut Client, target: &str, offer: &str) -> Answer {
+    client.say("POST", target, &[SDP], offer.to_owned()).await
+}
+
+/// Where a session is, and its answer. Checks what every client needs.
+#[track_caller]
+fn session(answer: &Answer) -> (String, String) {
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    assert_eq!(answer.headers["content-type"], "application/sdp");
+    let location = answer.headers["location"].to_str().unwrap().to_owned();
+    assert!(location.starts_with('/'), "{location}");
+    let tag = answer.headers["etag"].to_str().unwrap();
+    assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 10, "{tag}");
+    assert!(answer.text.len() < 8_192, "ffmpeg reads no more");
+    assert!(answer.text.lines().count() == answer.text.matches("\r\n").count());
+    (location, answer.text.clone())
+}
+
+/// Checks a refusal as publishers and players get it.
+#[track_caller]
+fn refuses(answer: &Answer, status: u16, code: &str, says: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    assert_eq!(
+        (&answer.body["status"], &answer.body["code"]),
+        (&json!(status), &json!(code)),
+        "{}",
+        answer.text
+    );
+    let detail = answer.body["detail"].as_str().unwrap();
+    assert!(detail.contains(says), "{says:?} is not in {detail:?}");
+}
+
+/// Waits until something is so that nobody tells.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let mut again = interval(Duration::from_millis(20));
+    let waited = async {
+        while !is_so() {
+            again.tick().await;
+        }
+    };
+    soon(what, waited).await;
+}
+
+/// Lets a browser do one thing: take a datagram, or notice what time it is.
+async fn turn(browser: &mut Browser) {
+    let mut done = false;
+    browser
+        .run_until("its turn", |_| std::mem::replace(&mut done, true))
+        .await;
+}
+
+#[tokio::test]
+async fn who_publishes_is_seen_by_peers_and_heard_by_players() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let mut publisher = Browser::new(Begins::Here, OPUS).await;
+    let offer = publisher.offer(Direction::SendOnly);
+    let (publishing, answer) = session(&post(&mut client, "/whip/stage/alice", &offer).await);
+    let sent = publisher.answered(&answer);
+    publisher.run_until("its connection", |own| own.connected).await;
+
+    // The room has come with the publisher, and who joins it finds the publisher there.
+    let rooms = client.get("/rooms").await.expect(200);
+    assert_eq!(rooms["items"][0]["appData"], json!({"name": "stage"}));
+    let room = control.server.rooms()[0].clone();
+    let joined = room
+        .join(PeerOptions::new("bob", room.rtp_capabilities().clone()))
+        .unwrap();
+    assert_eq!(&*joined.others[0].name, "alice");
+    assert_eq!(joined.others[0].consumers.len(), 1);
+    let mut told = joined.peer.notifications();
+
+    let mut player = Browser::new(Begins::Here, OPUS).await;
+    let offer = player.offer(Direction::RecvOnly);
+    let (watching, answer) = session(&post(&mut client, "/whep/stage/alice", &offer).await);
+    assert!(answer.contains("a=sendonly") && answer.contains("a=ssrc:"), "{answer}");
+    player.answered(&answer);
+    player.run_until("its connection", |own| own.connected).await;
+    let heard = async {
+        let mut seq = 0;
+        while player.packets.len() < 3 {
+            publisher.send_on(sent, OPUS, seq, b"sound");
+            seq += 1;
+            turn(&mut publisher).await;
+            turn(&mut player).await;
+        }
+    };
+    soon("sound", heard).await;
+    assert!(player.packets.iter().all(|packet| *packet.payload == *b"sound"));
+    assert_eq!(*player.packets[0].header.payload_type, OPUS, "the player's own number");
+
+    // An operator may read what the publisher would be told, and nothing ends.
+    let alice = room.peer("alice").unwrap();
+    let mut read = alice.notifications();
+    let carol = PeerOptions::new("carol", room.rtp_capabilities().clone());
+    room.create_peer(carol).unwrap();
+    soon("the news", read.next()).await.unwrap();
+    assert_eq!(client.say("GET", &publishing, &[], "").await.status, 200);
+
+    // The player ends, of which nobody is told; the publisher ends, and the room stays, because somebody is in it.
+    assert_eq!(client.say("DELETE", &watching, &[], "").await.status, 200);
+    assert_eq!(client.say("DELETE", &publishing, &[], "").await.status, 200);
+    let left = soon("the news", async {
+        loop {
+            if let PeerNotification::PeerClosed { name, .. } = told.next().await.unwrap() {
+                return name;
+            }
+        }
+    });
+    assert_eq!(&*left.await, "alice");
+    refuses(
+        &client.say("DELETE", &publishing, &[], "").await,
+        404,
+        "notFound",
+        "POST",
+    );
+    assert!(!room.closed());
+    control.close().await;
+}
+
+#[tokio::test]
+async fn a_room_of_sessions_only_ends_with_the_last_of_them() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let (first, _) = session(&post(&mut client, "/whip/stage", FFMPEG).await);
+    let (second, _) = session(&post(&mut client, "/whip/stage", FFMPEG).await);
+    let room = control.server.rooms()[0].clone();
+    assert_eq!(
+        (control.server.rooms().len(), room.peers().len()),
+        (1, 2),
+        "the name leads to one room"
+    );
+    client.say("DELETE", &first, &[], "").await;
+    assert!(!room.closed());
+    client.say("DELETE", &second, &[], "").await;
+    until("the room's end", || room.closed()).await;
+    refuses(
+        &post(&mut client, "/whep/stage", WHEP).await,
+        404,
+        "noPublisher",
+        "try again",
+    );
+    control.close().await;
+}
+
+#[tokio::test]
+async fn every_recorded_publisher_is_answered_as_it_needs() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = control.server.create_room(RoomOptions::default()).await.unwrap();
+    let target = format!("/whip/{}", room.id().0);
+    for (offer, setup) in [
+        (CHROMIUM, "passive"),
+        (SIMULCAST, "passive"),
+        (FFMPEG, "active"),
+        (OBS, "passive"),
+        (OBS_LAYERS, "passive"),
+    ] {
+        let (location, answer) = session(&post(&mut client, &target, offer).await);
+        for line in [
+            format!("a=setup:{setup}"),
+            "a=recvonly".to_owned(),
+            "a=ice-lite".to_owned(),
+            "a=rtcp-mux-only".to_owned(),
+        ] {
+            assert!(answer.contains(&format!("{line}\r\n")), "{line}: {answer}");
+        }
+        assert!(
+            !answer.contains("a=sendonly") && !answer.contains(" 0 UDP/TLS"),
+            "{answer}"
+        );
+        let candidate = answer.lines().find(|line| line.starts_with("a=candidate:")).unwrap();
+        assert!(
+            candidate.starts_with("a=candidate:1 1 udp ") && candidate.contains("127.0.0.1"),
+            "{candidate}"
+        );
+        assert_eq!(answer.matches("a=fingerprint:sha-256 ").count(), 2);
+        let producers = room.producers();
+        assert_eq!(producers.len(), 2);
+        if offer == OBS_LAYERS {
+            assert!(answer.contains("a=simulcast:recv 0;1;2\r\n"));
+            let layers: Vec<_> = producers[1]
+                .rtp_parameters()
+                .encodings
+                .iter()
+                .map(|own| own.profile.unwrap().to_string())
+                .collect();
+            assert_eq!(layers, ["high", "medium", "low"]);
+        }
+        assert_eq!(client.say("DELETE", &location, &[], "").await.status, 200);
+        assert!(room.peers().is_empty() && room.producers().is_empty() && room.transports().is_empty());
+    }
+    assert!(!room.closed(), "it is the application's");
+    control.close().await;
+}
+
+#[tokio::test]
+async fn candidates_are_taken_whatever_tag_comes_with_them_and_restarts_only_with_the_right_one() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let opened = post(&mut client, "/whip/stage", CHROMIUM).await;
+    let tag = opened.headers["etag"].to_str().unwrap().to_owned();
+    let (location, _) = session(&opened);
+    let ufrag = CHROMIUM
+        .lines()
+        .find_map(|line| line.strip_prefix("a=ice-ufrag:"))
+        .unwrap();
+    let trickled = format!(
+        "a=ice-ufrag:{ufrag}\r\na=ice-pwd:0123456789012345678901\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:nonsense\r\n"
+    );
+    for tags in [
+        &[][..],
+        &[("if-match", "*")],
+        &[("if-match", "\"stale\"")],
+        &[("etag", "\"other\"")],
+    ] {
+        let headers: Vec<_> = [FRAGMENT].iter().chain(tags).copied().collect();
+        let answer = client.say("PATCH", &location, &headers, trickled.clone()).await;
+        assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+        assert!(!answer.headers.contains_key("etag"));
+    }
+    let restart = "a=ice-ufrag:another\r\na=ice-pwd:0123456789012345678901\r\n";
+    let answer = client.say("PATCH", &location, &[FRAGMENT], restart).await;
+    refuses(&answer, 428, "preconditionRequired", "if-match: *");
+    let answer = client
+        .say("PATCH", &location, &[FRAGMENT, ("if-match", "\"stale\"")], restart)
+        .await;
+    refuses(&answer, 412, "preconditionFailed", "if-match: *");
+    let answer = client
+        .say("PATCH", &location, &[FRAGMENT, ("if-match", "*")], restart)
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.headers["content-type"], FRAGMENT.1);
+    let new_tag = answer.headers["etag"].to_str().unwrap().to_owned();
+    assert_ne!(new_tag, tag);
+    assert!(
+        answer
+            .text
+            .contains(&format!("a=ice-ufrag:{}\r\n", new_tag.trim_matches('"'))),
+        "{}",
+        answer.text
+    );
+    assert_eq!(
+        answer.text.matches("a=candidate:").count(),
+        1,
+        "a client joins more of them wrongly"
+    );
+    // The new credentials are those that candidates come for now.
+    let answer = client
+        .say(
+            "PATCH",
+            &location,
+            &[FRAGMENT],
+            "a=ice-ufrag:another\r\na=candidate:x\r\n",
+        )
+        .await;
+    assert_eq!(answer.status, 204);
+    let again = "a=ice-ufrag:third\r\na=ice-pwd:0123456789012345678901\r\n";
+    let answer = client
+        .say("PATCH", &location, &[FRAGMENT, ("if-match", &tag)], again)
+        .await;
+    refuses(&answer, 412, "preconditionFailed", "etag");
+    let answer = client
+        .say("PATCH", &location, &[FRAGMENT, ("if-match", &new_tag)], again)
+        .await;
+    assert_eq!(answer.status, 200);
+    for (body, says) in [
+        ("", "neither"),
+        ("hello", "RFC 8840"),
+        ("a=ice-ufrag:fourth\r\n", "a=ice-pwd"),
+    ] {
+        let answer = client
+            .say("PATCH", &location, &[FRAGMENT, ("if-match", "*")], body)
+            .await;
+        refuses(&answer, 400, "invalidSdp", says);
+    }
+    let answer = client.say("PATCH", &location, &[SDP], again).await;
+    refuses(&answer, 415, "unsupportedMediaType", "sdpfrag");
+    control.close().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_refused_and_leaves_nothing() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = control.server.create_room(RoomOptions::default()).await.unwrap();
+    let id = room.id().0;
+    let whip = format!("/whip/{id}");
+    let audio_only = control.server.create_room(RoomOptions {
+        media_codecs: Some(
+            RtpCapabilities::supported()
+                .codecs
+                .into_iter()
+                .filter(|codec| codec.name == "opus")
+                .collect(),
+        ),
+        ..RoomOptions::default()
+    });
+    let audio_only = format!("/whip/{}", audio_only.await.unwrap().id().0);
+    for (target, headers, body, status, code, says) in [
+        (
+            whip.as_str(),
+            &[][..],
+            OBS.to_owned(),
+            415,
+            "unsupportedMediaType",
+            "application/sdp",
+        ),
+        (
+            &whip,
+            &[("content-type", "application/json")],
+            "{}".to_owned(),
+            415,
+            "unsupportedMediaType",
+            "application/sdp",
+        ),
+        (&whip, &[SDP], String::new(), 400, "invalidSdp", "not SDP"),
+        (&whip, &[SDP], "x".repeat(65 * 1024), 413, "bodyTooLarge", "64 KiB"),
+        (
+            &whip,
+            &[SDP, ("accept", "text/html, image/*")],
+            OBS.to_owned(),
+            406,
+            "notAcceptable",
+            "accept",
+        ),
+        (&whip, &[SDP], WHEP.to_owned(), 422, "unsupportedOffer", "/whep/"),
+        (
+            &whip,
+            &[SDP],
+            OBS.replace("a=ice-options", "a=ice-lite\r\na=ice-options"),
+            422,
+            "unsupportedOffer",
+            "ICE-lite",
+        ),
+        (
+            &audio_only,
+            &[SDP],
+            OBS.to_owned(),
+            422,
+            "unsupportedOffer",
+            "video/H264",
+        ),
+        ("/whip/999", &[SDP], OBS.to_owned(), 404, "notFound", "no room 999"),
+        ("/whip/a%20b", &[SDP], OBS.to_owned(), 400, "invalidId", "letters"),
+        ("/whep/999", &[SDP], WHEP.to_owned(), 404, "notFound", "no room 999"),
+        (
+            "/whep/nowhere",
+            &[SDP],
+            WHEP.to_owned(),
+            404,
+            "noPublisher",
+            "try again",
+        ),
+        (
+            &format!("/whep/{id}"),
+            &[SDP],
+            WHEP.to_owned(),
+            404,
+            "noPublisher",
+            "try again",
+        ),
+    ] {
+        let answer = client.say("POST", target, headers, body).await;
+        refuses(&answer, status, code, says);
+        assert_eq!(answer.headers.contains_key("retry-after"), code == "noPublisher");
+        if status == 413 {
+            client = control.client().await;
+        }
+    }
+    for method in ["PATCH", "DELETE", "GET"] {
+        let target = format!("/whip/{id}/sessions/0123456789abcdef");
+        let answer = client.say(method, &target, &[FRAGMENT], "").await;
+        refuses(&answer, 404, "notFound", "no such session");
+    }
+    // A name that is in use, also by somebody who came another way.
+    room.create_peer(PeerOptions::new("alice", RtpCapabilities::default()))
+        .unwrap();
+    let answer = post(&mut client, &format!("{whip}/alice"), OBS).await;
+    refuses(&answer, 409, "conflict", "alice");
+    let answer = post(&mut client, &format!("/whep/{id}/alice"), WHEP).await;
+    refuses(&answer, 404, "noPublisher", "alice");
+    // What the publisher sends must be in the offer.
+    session(&post(&mut client, &whip, OBS).await);
+    let others = WHEP
+        .replace("H264/90000", "theora/90000")
+        .replace("m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=audio 9 UDP/TLS/RTP/SAVPF");
+    let answer = post(&mut client, &format!("/whep/{id}"), &others).await;
+    refuses(&answer, 422, "unsupportedOffer", "audio/opus");
+    let answer = post(&mut client, &format!("/whep/{id}"), OBS).await;
+    refuses(&answer, 422, "unsupportedOffer", "recvonly");
+    until("the end of what was begun", || room.peers().len() == 2).await;
+    assert_eq!(room.transports().len(), 1);
+    control.close().await;
+}
+
+/// A player whose publisher has no sound gets the pictures, and a refused section for the rest.
+#[tokio::test]
+async fn a_player_gets_what_there_is() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let whole = FFMPEG
+        .replace("m=audio 9", "m=audio 0")
+        .replace("BUNDLE 0 1", "BUNDLE 1");
+    session(&post(&mut client, "/whip/stage", &whole).await);
+    let (_, answer) = session(&post(&mut client, "/whep/stage", WHEP).await);
+    assert!(answer.contains("m=audio 0 "), "{answer}");
+    assert!(answer.contains("a=group:BUNDLE 1\r\n"), "{answer}");
+    let video = answer.split("m=video").nth(1).unwrap();
+    for line in ["a=sendonly", "a=ssrc-group:FID ", "a=candidate:1 1 udp", "a=msid:"] {
+        assert!(video.contains(line), "{line}: {answer}");
+    }
+    assert_eq!(video.matches("H264/90000").count(), 1, "{answer}");
+    control.close().await;
+}
+
+#[tokio::test]
+async fn pages_of_permitted_origins_can_read_everything_and_others_nothing() {
+    let origin = "https://app.example";
+    let options = ControlOptions {
+        signalling: SignallingOptions {
+            token: Some("for-pages-and-apps-only".parse().unwrap()),
+            origins: vec![origin.to_owned()],
+            ..SignallingOptions::default()
+        },
+        whip: WhipOptions {
+            ice_servers: vec![
+                "stun:stun.example.org:3478".parse().unwrap(),
+                "turn:turn.example.org?transport=udp al ice".parse().unwrap(),
+            ],
+            ..WhipOptions::default()
+        },
+        ..ControlOptions::default()
+    };
+    let control = Control::start_with(settings(1), Limits::default(), options).await;
+    let mut client = control.client().await;
+    let from = ("origin", origin);
+    let bearer = ("authorization", "Bearer for-pages-and-apps-only");
+    let preflight = [from, ("access-control-request-method", "POST")];
+    let answer = client.say("OPTIONS", "/whip/stage", &preflight, "").await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, ""));
+    assert_eq!(answer.headers["access-control-allow-origin"], origin);
+    assert_eq!(answer.headers["accept-post"], "application/sdp");
+    let listed = |name: &str| answer.headers[name].to_str().unwrap().to_lowercase();
+    assert!(listed("access-control-allow-methods").contains("patch"));
+    for name in ["authorization", "content-type", "if-match", "etag"] {
+        assert!(listed("access-control-allow-headers").contains(name));
+    }
+    for name in [
+        "location",
+        "etag",
+        "link",
+        "accept-post",
+        "access-control-allow-methods",
+    ] {
+        assert!(listed("access-control-expose-headers").contains(name));
+    }
+    assert!(!answer.headers.contains_key("link"), "a preflight knows no token");
+    let asked = client.say("OPTIONS", "/whip/stage", &[from, bearer], "").await;
+    assert_eq!(asked.headers.get_all("link").iter().count(), 2);
+
+    let answer = client.say("POST", "/whip/stage", &[SDP, from], OBS).await;
+    refuses(&answer, 401, "unauthorized", "authorization: Bearer");
+    assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    assert_eq!(
+        answer.headers["access-control-allow-origin"], origin,
+        "the page can read why"
+    );
+    let answer = client.say("POST", "/whip/stage", &[SDP, from, bearer], OBS).await;
+    let links: Vec<&str> = answer
+        .headers
+        .get_all("link")
+        .iter()
+        .map(|value| value.to_str().unwrap())
+        .collect();
+    assert_eq!(
+        links,
+        [
+            "<stun:stun.example.org:3478>; rel=\"ice-server\"",
+            "<turn:turn.example.org?transport=udp>; rel=\"ice-server\"; username=\"al\"; credential=\"ice\"; credential-type=\"password\"",
+        ]
+    );
+    let (location, _) = session(&answer);
+    let stranger = ("origin", "https://evil.example");
+    for (method, target) in [
+        ("OPTIONS", "/whip/stage"),
+        ("POST", "/whip/stage"),
+        ("DELETE", location.as_str()),
+    ] {
+        let answer = client.say(method, target, &[SDP, stranger, bearer], OBS).await;
+        refuses(&answer, 403, "foreignOrigin", "http_origins");
+        assert!(!answer.headers.contains_key("access-control-allow-origin"));
+    }
+    assert_eq!(client.say("GET", "/whip/stage", &[], "").await.status, 200);
+    let head = client.say("HEAD", "/whep/stage", &[], "").await;
+    assert_eq!(
+        (head.status, head.headers["content-type"].to_str().unwrap()),
+        (200, "application/sdp")
+    );
+    assert_eq!(client.say("GET", &location, &[], "").await.status, 200);
+    // Its URL is a secret, and the token is not asked for.
+    assert_eq!(client.say("DELETE", &location, &[from], "").await.status, 200);
+    control.close().await;
+}
+
+async fn with_sessions(sessions: usize, connect: Duration) -> Control {
+    let whip = WhipOptions {
+        sessions,
+        connect,
+        ..WhipOptions::default()
+    };
+    let options = ControlOptions {
+        whip,
+        ..ControlOptions::default()
+    };
+    Control::start_with(settings(1), Limits::default(), options).await
+}
+
+#[tokio::test]
+async fn sessions_are_bounded() {
+    // A quarter of all may be without media yet.
+    let control = with_sessions(8, Duration::from_secs(3_600)).await;
+    let mut client = control.client().await;
+    let (location, _) = session(&post(&mut client, "/whip/stage", OBS).await);
+    session(&post(&mut client, "/whip/stage", OBS).await);
+    let refused = post(&mut client, "/whip/stage", OBS).await;
+    refuses(&refused, 503, "tooMany", "whip_sessions_max");
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(client.say("DELETE", &location, &[], "").await.status, 200);
+    // Its place is free when it has ended whole.
+    let again = async { while post(&mut client, "/whip/stage", OBS).await.status != 201 {} };
+    soon("a place", again).await;
+    control.close().await;
+}
+
+#[tokio::test]
+async fn sessions_that_never_connect_end() {
+    let control = with_sessions(8, Duration::from_millis(1)).await;
+    let mut client = control.client().await;
+    let (location, _) = session(&post(&mut client, "/whip/stage", OBS).await);
+    until("its end", || control.server.rooms().is_empty()).await;
+    refuses(&client.say("GET", &location, &[], "").await, 404, "notFound", "ended");
+    control.close().await;
+}
+
+#[test]
+fn ice_servers_are_what_clients_can_take_apart() {
+    for right in [
+        "stun:stun.example.org",
+        "stuns:192.0.2.1:5349",
+        "turn:turn.example.org?transport=tcp name secret",
+    ] {
+        assert!(right.parse::<weir::http::IceServer>().is_ok(), "{right}");
+    }
+    for wrong in [
+        "",
+        "stun:",
+        "http://x",
+        "turn:x",
+        "turn:x name",
+        "stun:x name secret",
+        "stun:x>",
+        "turn:x a\"b c",
+        "turn:x a, c",
+    ] {
+        let error = wrong.parse::<weir::http::IceServer>().unwrap_err();
+        assert!(error.contains("ICE server"), "{wrong}: {error}");
+    }
+    let server: weir::http::IceServer = "turn:turn.example.org name secret".parse().unwrap();
+    assert!(!format!("{server:?}").contains("secret"));
+}
