@@ -85,7 +85,8 @@ fn a_seed_plays_the_same_story_byte_for_byte() {
 fn a_worker_may_die_at_every_byte_of_what_it_says() {
     let mut longest = 0;
     for seed in 0..4 {
-        for bytes in 0.. {
+        // All of a frame's header and of short frames, and some places of long ones.
+        for bytes in (0..16).chain((16..).step_by(64)) {
             let outcome = story::play_short(seed, Blow::Cut(bytes));
             longest = longest.max(outcome.cut_of);
             if bytes >= outcome.cut_of {
