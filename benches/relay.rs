@@ -10,6 +10,7 @@ mod rooms;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use common::Case;
@@ -18,8 +19,11 @@ use weir_channel::frame;
 use weir_channel::id::{ConsumerId, ProducerId, RequestId, RoomId, TransportId};
 use weir_channel::message::{
     Codec, CodecName, ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding,
-    MediaKind, Message, Method, Page, Profile, Remote, Reply, Response, Scope,
+    MediaKind, Message, Method, Page as CounterPage, Profile, Remote, Reply, Response, Scope,
 };
+use weir_worker::page::Page;
+use weir_worker::page::layout::Capacity;
+use weir_worker::page::memory::Memory;
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::limits::Limits;
@@ -64,7 +68,13 @@ struct Fixture {
 impl Fixture {
     /// With `nack`, packets are kept to be sent again, and consumers are ready to ask for them.
     fn new(consumers: u64, paused: u64, burst: usize, layers: u32, nack: bool) -> Self {
+        Self::keeping(Page::nowhere(), consumers, paused, burst, layers, nack)
+    }
+
+    /// As [`Fixture::new`], with a page in which is kept what a successor would need.
+    fn keeping(page: Page, consumers: u64, paused: u64, burst: usize, layers: u32, nack: bool) -> Self {
         let mut relay = Relay::new(Limits::default(), 1);
+        relay.set_page(page);
         let transport = |id: u64| {
             Method::CreatePlainTransport(CreatePlainTransport {
                 room: RoomId(1),
@@ -159,7 +169,7 @@ impl Fixture {
 
     /// Reads all counters of the room.
     fn read_stats(&mut self) {
-        let mut page = Page::default();
+        let mut page = CounterPage::default();
         loop {
             let method = Method::Stats(Scope::Room { room: RoomId(1), page });
             let result = self.relay.handle_command(self.now, &method);
@@ -228,6 +238,13 @@ impl Fixture {
     }
 }
 
+/// A page for what the fixtures have, in memory that stays.
+fn page() -> Page {
+    let capacity = Capacity([8_192, 4_096, 2_048, 0, 0]);
+    let words: Vec<AtomicU64> = (0..capacity.words()).map(|_| AtomicU64::new(0)).collect();
+    Page::new(Memory::mapped(words.leak()), capacity, 1)
+}
+
 fn case(name: &'static str, consumers: u64, paused: u64, burst: usize) -> Case {
     case_with(name, consumers, paused, burst, false)
 }
@@ -259,6 +276,22 @@ fn main() -> ExitCode {
         case_with("100_burst_8_nack", 100, 0, 8, true),
         case_with("1000_burst_8_nack", 1_000, 0, 8, true),
     ];
+    // The same with a page, as workers have it.
+    for (name, consumers, burst, nack) in [
+        ("1_burst_1_page", 1, 1, false),
+        ("1_burst_8_page", 1, 8, false),
+        ("10_burst_8_page", 10, 8, false),
+        ("100_burst_1_page", 100, 1, false),
+        ("100_burst_8_page", 100, 8, false),
+        ("1000_burst_1_page", 1_000, 1, false),
+        ("1000_burst_8_page", 1_000, 8, false),
+        ("100_burst_8_nack_page", 100, 8, true),
+    ] {
+        cases.push(Case::new(name, consumers as usize * burst, move || {
+            let mut fixture = Fixture::keeping(page(), consumers, 0, burst, 1, nack);
+            move || fixture.pass()
+        }));
+    }
     // Two layers, and with every frame one of the hundred goes over to the other.
     cases.push(Case::new("100_burst_8_switching", 800, || {
         let mut fixture = Fixture::new(100, 0, 8, 2, false);
@@ -266,9 +299,15 @@ fn main() -> ExitCode {
         move || fixture.pass()
     }));
     // In turns, so that nothing of a peer is in the near caches any more when its next packet comes.
-    for (name, is_browser) in [("rooms_200_of_4", false), ("rooms_200_of_4_browsers", true)] {
+    for (name, is_browser, has_page) in [
+        ("rooms_200_of_4", false, false),
+        ("rooms_200_of_4_browsers", true, false),
+        ("rooms_200_of_4_page", false, true),
+        ("rooms_200_of_4_browsers_page", true, true),
+    ] {
         let case = Case::new(name, rooms::forwarded(200), move || {
-            let mut fixture = Rooms::new(200, is_browser, Null);
+            let page = if has_page { page() } else { Page::nowhere() };
+            let mut fixture = Rooms::new(200, is_browser, page, Null);
             move || fixture.pass()
         });
         cases.push(case.counted_over([2, 12]));

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod counters;
 mod loopback;
 mod processes;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,9 +17,10 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use weir::{
     Consumer, ConsumerOptions, EventKind, EventStream, MirrorOptions, PlainTransportOptions, Producer, Remote, Room,
-    RoomOptions, Server, Settings, Transport,
+    RoomOptions, Server, Settings, Transport, WorkerId,
 };
 
+use counters::{assert_none_goes_back, counters};
 use loopback::{on_first_worker, opus};
 use processes::{descriptors, settings, soon};
 
@@ -282,5 +285,123 @@ async fn rooms_of_a_worker_without_a_process_wait_for_it() {
     died.await;
     let room = soon(server.create_room(RoomOptions::default())).await.unwrap();
     soon(room.stats()).await.unwrap();
+    soon(server.close()).await;
+}
+
+/// Every counter that anybody can read of a server: its worker's, and those of all that is in the rooms, in both shapes.
+async fn all_counters(server: &Server, scenes: &[Scene]) -> BTreeMap<String, u64> {
+    fn json(answer: impl serde::Serialize) -> Value {
+        serde_json::to_value(answer).unwrap()
+    }
+    let mut answers = vec![(
+        "worker".to_owned(),
+        json(soon(server.worker_stats(WorkerId(1))).await.unwrap()),
+    )];
+    for room in scenes.iter().map(|scene| &scene.room) {
+        let id = room.id();
+        answers.push((format!("{id}"), json(soon(room.stats()).await.unwrap())));
+        for transport in room.transports() {
+            answers.push((
+                format!("{id} transports"),
+                json(soon(transport.get_stats()).await.unwrap()),
+            ));
+        }
+        for producer in room.producers() {
+            answers.push((
+                format!("{id} producers"),
+                json(soon(producer.get_stats()).await.unwrap()),
+            ));
+        }
+        for consumer in room.consumers() {
+            answers.push((
+                format!("{id} consumers"),
+                json(soon(consumer.get_stats()).await.unwrap()),
+            ));
+        }
+    }
+    let mut all = BTreeMap::new();
+    for (whose, answer) in answers {
+        all.extend(
+            counters(&answer)
+                .into_iter()
+                .map(|(name, count)| (format!("{whose}{name}"), count)),
+        );
+    }
+    all
+}
+
+/// A receiver report (RFC 3550 §6.4.2) that says so many packets lost, and a negative acknowledgement (RFC 4585 §6.2.1).
+fn losses(ssrc: u32, lost: u8) -> Vec<u8> {
+    let mut packet = vec![0x81, 201, 0, 7, 0, 0, 0, 9];
+    packet.extend(ssrc.to_be_bytes());
+    packet.extend([0, 0, 0, lost]);
+    packet.extend([0; 16]);
+    packet.extend([0x81, 205, 0, 3, 0, 0, 0, 9]);
+    packet.extend(ssrc.to_be_bytes());
+    packet.extend([0; 4]);
+    packet
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_number_that_anybody_can_read_goes_back_over_a_death() {
+    let (server, scenes) = three_rooms().await;
+    let scene = &scenes[0];
+    let mirror = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let options = MirrorOptions::everything_to(mirror.local_addr().unwrap());
+    soon(scene.sending.start_mirroring(options)).await.unwrap();
+    let tuple = scene.sending.tuple();
+    let port = (tuple.bound_ip, tuple.local_port);
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    stranger.send_to(&[0x80; 30], port).await.unwrap();
+    let to = scene.consumers[0].transport().unwrap().tuple();
+    let ssrc = scene.consumers[0].rtp_parameters().encodings[0].ssrc.unwrap();
+    scene.receivers[0]
+        .send_to(&losses(ssrc, 77), (to.bound_ip, to.local_port))
+        .await
+        .unwrap();
+    // More than the kernel keeps for a worker that does not read.
+    let pid = Pid::from_raw(server.workers()[0].pid.unwrap() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    for _ in 0..30_000 {
+        stranger.send_to(&[0x80; 1_200], port).await.unwrap();
+    }
+    kill(pid, Signal::SIGCONT).unwrap();
+    let awaited = [
+        "worker/cpuNs",
+        "worker/kernelDrops",
+        "worker/packetsSent",
+        "worker/turns",
+        "/bytesForwarded",
+        "/bytesSent",
+        "/kernelDrops",
+        "/nackCount",
+        "/packetCount",
+        "/packetsMirrored",
+        "/packetsSent",
+        "/rtcpReceived",
+        "/rtcpSent",
+        "/unrouted/foreignSource",
+    ];
+    for attempt in 0.. {
+        let all = all_counters(&server, &scenes).await;
+        let is_counted = |name: &&str| all.iter().any(|(counter, count)| counter.ends_with(name) && *count > 0);
+        let missing: Vec<_> = awaited.into_iter().filter(|name| !is_counted(name)).collect();
+        if missing.is_empty() {
+            break;
+        }
+        assert!(attempt < 500, "{missing:?}");
+        scene.hear(1).await;
+    }
+    let mut events = server.events();
+    for _ in 0..3 {
+        let before = all_counters(&server, &scenes).await;
+        kill_worker(&server);
+        assert_eq!(restored(&mut events).await, (3, 0));
+        assert_none_goes_back(&before, &all_counters(&server, &scenes).await);
+        assert_eq!(soon(scene.consumers[0].stats()).await.unwrap().packets_lost, 77);
+        for scene in &scenes {
+            scene.hear(55).await;
+        }
+    }
     soon(server.close()).await;
 }

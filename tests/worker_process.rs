@@ -31,6 +31,7 @@ const NOBODY: User = User {
 
 fn arguments() -> Arguments {
     Arguments {
+        reserve: 0,
         id: WorkerId(3),
         cpu: None,
         parent_pid: std::process::id(),

@@ -10,6 +10,7 @@ use weir_channel::message::{
     Codec, CodecName, ComediaPolicy, ConsumerRtx, CreateConsumer, CreatePlainTransport, CreateProducer, Encoding,
     ExtensionUri, HeaderExtension, MediaKind, Method, Profile, Remote,
 };
+use weir_worker::page::Page;
 use weir_worker::relay::Relay;
 use weir_worker::relay::datagram::Datagram;
 use weir_worker::relay::limits::Limits;
@@ -51,9 +52,10 @@ pub(crate) struct Rooms<S> {
 }
 
 impl<S: Sink> Rooms<S> {
-    /// `is_browser`: packets carry header extensions, and may be asked for again.
-    pub(crate) fn new(rooms: u64, is_browser: bool, sink: S) -> Self {
+    /// `is_browser`: packets carry header extensions, and may be asked for again. `page`: where is kept what a successor would need.
+    pub(crate) fn new(rooms: u64, is_browser: bool, page: Page, sink: S) -> Self {
         let mut relay = Relay::new(Limits::default(), 1);
+        relay.set_page(page);
         let mut command = |method: Method| {
             relay
                 .handle_command(Time::default(), &method)

@@ -45,7 +45,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

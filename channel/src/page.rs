@@ -2,8 +2,8 @@
 //!
 //! It is an anonymous file ([memfd_create(2)]). The supervisor makes it and keeps it; the worker writes to it through a mapping,
 //! and whoever follows the worker reads it once the kernel has said that the worker is dead. What is written where is the
-//! worker's own business; the supervisor reads only when its [current turn](Page::turn_began) began and [whose packets](Page::suspect) it
-//! works on, and maps nothing.
+//! worker's own business; the supervisor reads only whether it [goes on](Page::doing), [whose packets](Page::suspect) it works on and
+//! [how much](Page::totals) it has counted, and maps nothing.
 //!
 //! A worker finds its page as its standard output, beside the channel, which is its standard input.
 //!
@@ -11,6 +11,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -20,12 +21,25 @@ use nix::sys::uio::pread;
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use crate::id::TransportId;
+use crate::message::WorkerStats;
 
 /// The size of a page, in bytes. What is never written takes no memory.
 pub const BYTES: u64 = 64 << 20;
 
 /// Where the turn clock lies: a `u64` in native byte order, then the same inverted.
 pub const TURN_OFFSET: u64 = 64;
+
+/// Where it says when it began to wait: a `u64` in native byte order.
+pub const REST_OFFSET: u64 = 112;
+
+/// A worker that has nothing to do waits no longer than this at a time: so that it can be seen that it could.
+pub const REST_MAX: Duration = Duration::from_millis(250);
+
+/// Where it says how much it has counted: the words of [`WorkerStats::to_words`], in native byte order.
+pub const TOTALS_OFFSET: u64 = 256;
+
+/// Nobody has ever counted more.
+const COUNT_MAX: u64 = 1 << 56;
 
 /// Where it says whose packets are being worked on: the transport as a `u64`, 16 bytes of the source's IPv6 address (or an IPv4
 /// address in its form, RFC 4291 §2.5.5.2), its zone as a `u32`, its port as a `u16`, 1 if it is of IPv4, and 0. Numbers are in
@@ -38,6 +52,15 @@ const NO_EXEC: MFdFlags = MFdFlags::from_bits_retain(8);
 /// A worker's page.
 #[derive(Debug)]
 pub struct Page(OwnedFd);
+
+/// What a worker does. In one that goes on, it is another every [`REST_MAX`] at least.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doing {
+    /// A turn of its event loop, which began then, in nanoseconds of CLOCK_MONOTONIC.
+    Turn(u64),
+    /// It waits for something to do, since then.
+    Rest(u64),
+}
 
 /// Whose packets a worker was working on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,19 +127,32 @@ impl Page {
         self.0.try_clone()
     }
 
-    /// When the worker's current turn of its event loop began, in nanoseconds of CLOCK_MONOTONIC; `None` while it waits for
-    /// something to do, or if what is there makes no sense: a worker that is alive may be writing it at this moment.
-    pub fn turn_began(&self) -> Option<u64> {
-        let mut words = [0; 16];
-        match pread(&self.0, &mut words, TURN_OFFSET as libc::off_t) {
-            Ok(16) => {
-                let (began, inverted) = words.split_first_chunk()?;
-                let began = u64::from_ne_bytes(*began);
-                let inverted = u64::from_ne_bytes(inverted.try_into().ok()?);
-                (began != 0 && began == !inverted).then_some(began)
-            }
-            _ => None,
+    /// What the worker does at this moment; `None` if it has not begun, or if what is there makes no sense: a worker that is alive may
+    /// be writing it.
+    pub fn doing(&self) -> Option<Doing> {
+        let [began, inverted, .., rest] = self.words::<7>(TURN_OFFSET)?;
+        match began {
+            _ if began != !inverted => None,
+            0 => Some(Doing::Rest(rest)),
+            began => Some(Doing::Turn(began)),
         }
+    }
+
+    /// Whether a turn of the worker's event loop had not ended: to be asked when it is dead.
+    pub fn was_in_turn(&self) -> bool {
+        matches!(self.doing(), Some(Doing::Turn(_)))
+    }
+
+    /// How much the worker has counted, a second ago or when it was last asked: to be asked when it is dead.
+    pub fn totals(&self) -> WorkerStats {
+        let words = self.words::<{ WorkerStats::WORDS }>(TOTALS_OFFSET);
+        WorkerStats::from_words(&words.unwrap_or([0; WorkerStats::WORDS]).map(|word| word.min(COUNT_MAX)))
+    }
+
+    fn words<const COUNT: usize>(&self, offset: u64) -> Option<[u64; COUNT]> {
+        let mut bytes = [[0; 8]; COUNT];
+        let read = pread(&self.0, bytes.as_flattened_mut(), offset as libc::off_t);
+        (read == Ok(COUNT * 8)).then(|| bytes.map(u64::from_ne_bytes))
     }
 }
 
@@ -197,18 +233,37 @@ mod tests {
     }
 
     #[test]
+    fn totals_are_what_was_counted_and_nothing_impossible() {
+        let page = Page::create().unwrap();
+        assert_eq!(page.totals(), WorkerStats::default());
+        let counted = WorkerStats {
+            packets_sent: 7,
+            cpu_ns: u64::MAX,
+            ..WorkerStats::default()
+        };
+        let words = counted.to_words().map(u64::to_ne_bytes);
+        pwrite(&page, words.as_flattened(), TOTALS_OFFSET as libc::off_t).unwrap();
+        assert_eq!(page.totals().packets_sent, 7);
+        assert_eq!(page.totals().cpu_ns, COUNT_MAX);
+    }
+
+    #[test]
     fn a_turn_clock_that_makes_no_sense_says_nothing() {
         let page = Page::create().unwrap();
+        let rest = |since: u64| pwrite(&page, &since.to_ne_bytes(), REST_OFFSET as libc::off_t).unwrap();
         let write = |began: u64, inverted: u64| {
             let bytes = [began.to_ne_bytes(), inverted.to_ne_bytes()].concat();
             pwrite(&page, &bytes, TURN_OFFSET as libc::off_t).unwrap();
         };
-        assert_eq!(page.turn_began(), None, "a worker that has not begun");
+        assert_eq!(page.doing(), None, "a worker that has not begun");
         write(1_234_567_890_123, !1_234_567_890_123);
-        assert_eq!(page.turn_began(), Some(1_234_567_890_123));
+        assert_eq!(page.doing(), Some(Doing::Turn(1_234_567_890_123)));
+        assert!(page.was_in_turn());
+        rest(1_234_567_890_456);
         write(0, !0);
-        assert_eq!(page.turn_began(), None, "it waits");
+        assert_eq!(page.doing(), Some(Doing::Rest(1_234_567_890_456)));
+        assert!(!page.was_in_turn());
         write(5, !4);
-        assert_eq!(page.turn_began(), None, "it is being written");
+        assert_eq!(page.doing(), None, "it is being written");
     }
 }

@@ -20,7 +20,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use weir_channel::message::IceProtocol;
 
-use crate::cli::measuring::cpu::{self, Cpus};
+use crate::cli::measuring::cpu;
 use crate::cli::measuring::one_port::OnePort;
 use crate::cli::measuring::progress;
 
@@ -92,7 +92,7 @@ pub(crate) struct ChaosArgs {
     /// The size of each RTP packet in bytes, without the UDP header
     #[arg(long, value_name = "BYTES", default_value_t = 300, value_parser = clap::value_parser!(u32).range(60..=1_200))]
     payload: u32,
-    /// How many seconds to wait after everybody gets something again, before the next fault
+    /// How many seconds to wait after everybody gets something again and the worker has all that it had, before the next fault
     #[arg(long, value_name = "SECONDS", default_value_t = 1.2)]
     interval: f64,
     /// What workers and faults are drawn from: the same seed strikes the same ones
@@ -139,35 +139,16 @@ impl ChaosArgs {
 
     /// Runs the experiment and prints what came of it.
     pub(super) fn run(self) -> ExitCode {
-        match self.experiment() {
-            Ok(report) => {
-                report.print(self.json);
-                match report.is_sound() {
-                    true => ExitCode::SUCCESS,
-                    false => ExitCode::FAILURE,
-                }
-            }
-            Err(error) => {
-                progress::complain("chaos", &format!("{error:#}"));
-                ExitCode::FAILURE
-            }
-        }
+        progress::conclude("chaos", self.experiment(), |report| {
+            report.print(self.json);
+            report.is_sound()
+        })
     }
 
     fn experiment(&self) -> anyhow::Result<Report> {
         self.check()?;
-        let cpus = Cpus::choose().context("reading which CPUs this process may use")?;
-        if cpus.shared {
-            progress::warn("only one CPU may be used: workers and everybody else share it, and the figures suffer");
-        }
+        let (cpus, runtime) = cpu::begin()?;
         let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .on_thread_start(move || cpu::pin(cpus.load))
-            .build()
-            .context("starting the runtime")?;
-        // The server looks at this thread's affinity to find CPUs for its workers, so this thread moves away after that.
         let report = runtime.block_on(async {
             let (scene, cast) = Scene::set(self, workers_for(count)).await?;
             cpu::pin(cpus.load);

@@ -24,12 +24,12 @@ mod window;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::Args;
 use weir::{Coalescing, SandboxMode};
 
 use crate::cli::measuring::client::Protection;
-use crate::cli::measuring::cpu::{self, Cpus};
+use crate::cli::measuring::cpu;
 use crate::cli::measuring::one_port::OnePort;
 use crate::cli::measuring::progress;
 use crate::cli::measuring::random::Random;
@@ -225,35 +225,15 @@ impl LoadArgs {
 
     /// Runs the test and prints what came of it.
     pub(super) fn run(self) -> ExitCode {
-        match self.measure() {
-            Ok(report) => {
-                report.print(self.json);
-                if report.is_sound() {
-                    ExitCode::SUCCESS
-                } else {
-                    ExitCode::FAILURE
-                }
-            }
-            Err(error) => {
-                progress::complain("load", &format!("{error:#}"));
-                ExitCode::FAILURE
-            }
-        }
+        progress::conclude("load", self.measure(), |report| {
+            report.print(self.json);
+            report.is_sound()
+        })
     }
 
     fn measure(&self) -> anyhow::Result<Report> {
         self.check()?;
-        let cpus = Cpus::choose().context("reading which CPUs this process may use")?;
-        if cpus.shared {
-            progress::warn("only one CPU may be used: worker, sender and receivers share it, and the figures suffer");
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .on_thread_start(move || cpu::pin(cpus.load))
-            .build()
-            .context("starting the runtime")?;
-        // The server looks at this thread's affinity to find CPUs for its workers, so this thread moves away after that.
+        let (cpus, runtime) = cpu::begin()?;
         let mut testbed = runtime.block_on(Testbed::start(self, cpus))?;
         cpu::pin(cpus.load);
         let result = runtime.block_on(async {

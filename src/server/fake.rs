@@ -109,7 +109,7 @@ impl Fake {
             shared.settings.request_timeout,
             pulse,
             shared.shared_ports.clone(),
-            slot.restorations(),
+            (slot.restorations(), slot.totals()),
         );
         slot.set_running(Arc::clone(&link));
         let shared = Arc::clone(shared);
@@ -125,7 +125,7 @@ impl Fake {
                 End::Hung => DeathCause::Hung {
                     timeout_ms: shared.settings.ping_timeout.as_millis() as u64,
                 },
-                End::Stuck => DeathCause::Stuck { turn_ms: 1_000 },
+                End::StoodStill(_) => DeathCause::Stuck { turn_ms: 1_000 },
                 End::Protocol(reason) => DeathCause::Protocol { reason },
                 End::Misbehaved(reason) => DeathCause::Misbehaved { reason },
             };

@@ -29,7 +29,7 @@ use weir_channel::message::SandboxMode;
 
 use crate::exit::Exit;
 use crate::log;
-use crate::net::{optional, scheduling};
+use crate::net::{heap, optional, scheduling};
 
 pub use arguments::Arguments;
 pub use ended::Ended;
@@ -74,6 +74,8 @@ pub fn main<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Exit {
     if let Err(error) = startup::close_inherited(&kept) {
         return report_exit(Exit::Setup, &format_args!("/proc/self/fd: {error}"));
     }
+    // Before it moves to its CPU, where another process is busy that is not to wait.
+    heap::reserve(arguments.reserve);
     match startup::set_up_process(&arguments) {
         Ok(()) => {}
         Err(startup::Refused::ParentGone) => return Exit::ParentGone,

@@ -569,6 +569,7 @@ fn kernel_drops_are_counted_from_the_beginning_of_the_transport() {
             transport,
             TransportSockets::adopt(vec![unconnected, connected], true).unwrap(),
         );
+        sockets.begin_drop_counts(transport);
         sockets.connect(transport, remote(peer.address)).unwrap();
         assert_eq!(sockets.stats(transport).unwrap().kernel_drops, 0);
         for number in 0..50 {

@@ -14,7 +14,7 @@ use super::webrtc::{WebRtcFailureReason, WebRtcStats};
 pub enum CounterKind {
     /// How many there are at the moment.
     Gauge,
-    /// How many there have been since the worker started.
+    /// How many there have been since the worker's first process started.
     Counter,
     /// The same of what should not happen.
     Fault,
@@ -35,7 +35,8 @@ pub struct Counter {
 macro_rules! worker_stats {
     ($($(#[doc = $help:literal])+ $kind:ident $name:ident,)+ and
      $($(#[$other_meta:meta])+ $other:ident: $type:ty,)+) => {
-        /// The counters of one worker since it started, or the sum of several workers.
+        /// The counters of one worker since its first process started, or the sum of several workers. What processes counted that have
+        /// died since is in them, but for what the last of them counted in its last second.
         #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "camelCase")]
@@ -45,6 +46,13 @@ macro_rules! worker_stats {
         }
 
         impl WorkerStats {
+            /// How many of the counters are one number.
+            const NUMBERS: usize = [$(stringify!($name)),+].len();
+
+            fn numbers_mut(&mut self) -> [(CounterKind, &mut u64); Self::NUMBERS] {
+                [$((CounterKind::$kind, &mut self.$name)),+]
+            }
+
             /// Adds another worker's counters.
             pub fn add(&mut self, other: &Self) {
                 $(self.$name.add_up(&other.$name);)+
@@ -122,6 +130,38 @@ worker_stats! {
     webrtc_failures: Counts<WebRtcFailureReason>,
     /// What `unrouted` counts, by reason. Reasons with a count of 0 are left out.
     unrouted_reasons: Counts<UnroutedReason>,
+}
+
+impl WorkerStats {
+    /// How many words [`WorkerStats::to_words`] makes.
+    pub const WORDS: usize = Self::NUMBERS + WebRtcFailureReason::ALL.len() + UnroutedReason::ALL.len();
+
+    /// What was counted: what a worker leaves to be added to what its successor counts. Gauges are 0, and the residence time is left out.
+    pub fn to_words(&self) -> [u64; Self::WORDS] {
+        let numbers = self.counters().map(|(counter, number)| match counter.kind {
+            CounterKind::Gauge => 0,
+            CounterKind::Counter | CounterKind::Fault => number,
+        });
+        let failures = WebRtcFailureReason::ALL.map(|reason| self.webrtc_failures.of(reason));
+        let unrouted = UnroutedReason::ALL.map(|reason| self.unrouted_reasons.of(reason));
+        let mut words = [0; Self::WORDS];
+        for (word, count) in words.iter_mut().zip(numbers.chain(failures).chain(unrouted)) {
+            *word = count;
+        }
+        words
+    }
+
+    /// From what [`WorkerStats::to_words`] has made.
+    pub fn from_words(words: &[u64; Self::WORDS]) -> Self {
+        let mut stats = Self::default();
+        let mut words = words.iter().copied();
+        for ((kind, number), word) in stats.numbers_mut().into_iter().zip(&mut words) {
+            *number = if kind == CounterKind::Gauge { 0 } else { word };
+        }
+        stats.webrtc_failures = WebRtcFailureReason::ALL.into_iter().zip(&mut words).collect();
+        stats.unrouted_reasons = UnroutedReason::ALL.into_iter().zip(&mut words).collect();
+        stats
+    }
 }
 
 /// A page of counters.
@@ -426,6 +466,25 @@ mod tests {
         assert_eq!(sum.webrtc_failures.of(WebRtcFailureReason::CertificateTooLong), 4);
         assert_eq!(sum.residence, Some(residence(&[(64_000, 90), (1_024_000, 10)])));
         assert_ne!(sum.residence, Some(fast));
+    }
+
+    #[test]
+    fn words_hold_what_was_counted() {
+        let mut stats = WorkerStats::from_words(&std::array::from_fn(|place| place as u64 + 1));
+        assert_eq!((stats.rooms, stats.resident_bytes), (0, 0), "gauges");
+        assert!(stats.packets_sent > 0 && stats.webrtc_failures.len() == WebRtcFailureReason::ALL.len());
+        assert_eq!(
+            stats.unrouted_reasons.last().map(|(_, count)| *count),
+            Some(WorkerStats::WORDS as u64)
+        );
+        let words = stats.to_words();
+        assert_eq!(WorkerStats::from_words(&words), stats);
+        let gauges = stats
+            .counters()
+            .filter(|(counter, _)| counter.kind == CounterKind::Gauge);
+        assert_eq!(words.iter().filter(|word| **word == 0).count(), gauges.count());
+        stats.rooms = 5;
+        assert_eq!(stats.to_words(), words);
     }
 
     #[test]

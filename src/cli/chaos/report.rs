@@ -221,7 +221,17 @@ impl Report {
         self.connections_lost = after.traffic.connections_lost;
         self.key_frame_requests = after.key_frame_requests - self.before.key_frame_requests;
         let descriptors: Vec<f64> = strikes.iter().map(|strike| strike.descriptors as f64).collect();
-        let memory: Vec<f64> = strikes.iter().map(|strike| strike.memory as f64).collect();
+        // Without what is kept here of each strike.
+        let own = |place: usize| {
+            strikes[..place]
+                .iter()
+                .map(|strike| size_of_val(&*strike.waits_ns))
+                .sum::<usize>()
+        };
+        let memory = strikes.iter().enumerate();
+        let memory: Vec<f64> = memory
+            .map(|(place, strike)| strike.memory as f64 - own(place) as f64)
+            .collect();
         self.descriptors_slope = slope(&descriptors);
         self.memory_slope = slope(&memory);
     }

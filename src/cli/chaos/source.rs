@@ -49,7 +49,8 @@ impl Source {
             written: 0,
             is_key_frame_wanted: true,
             kept: vec![vec![FILLING; packet_bytes.max(FILLING_AT)]; KEPT].into_boxed_slice(),
-            sent_at: vec![0; TIMES].into_boxed_slice(),
+            // As in `Judge::new`.
+            sent_at: vec![u64::MAX; TIMES].into_boxed_slice(),
             key_frame_requests: 0,
         }
     }

@@ -1,6 +1,7 @@
 //! What is said on the error output on the way.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A line on the error output that says how far things are; nothing when nobody watches.
@@ -60,7 +61,23 @@ pub(in crate::cli) fn warn(sentence: &str) {
     let _ = writeln!(std::io::stderr(), "warning: {sentence}");
 }
 
+/// Ends a command: `print` shows what it has found, and says whether that is as it should be. Or there is only the reason why it found nothing.
+pub(in crate::cli) fn conclude<Report>(
+    command: &str,
+    found: anyhow::Result<Report>,
+    print: impl FnOnce(&Report) -> bool,
+) -> ExitCode {
+    match found.map(|report| print(&report)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(command, &format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Why there are no figures.
-pub(in crate::cli) fn complain(command: &str, sentence: &str) {
+fn complain(command: &str, sentence: &str) {
     let _ = writeln!(std::io::stderr(), "weir {command}: {sentence}");
 }

@@ -268,7 +268,12 @@ impl Server {
         }
         self.shared()
             .tell_all(|live| {
-                live.coalescing = coalescing;
+                let before = std::mem::replace(&mut live.coalescing, coalescing);
+                if before.measure_residence != coalescing.measure_residence {
+                    for slot in &self.shared().workers.slots {
+                        slot.totals().forget_residence();
+                    }
+                }
                 Method::SetCoalescing(coalescing)
             })
             .await

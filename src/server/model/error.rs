@@ -279,6 +279,12 @@ pub enum DeathCause {
         /// The time that a turn may take.
         turn_ms: u64,
     },
+    /// It did not wake up from waiting for something to do, as it does all the time, and was killed: it was stopped, or gets no CPU.
+    #[error("it did not wake up for more than {rest_ms} ms, and was killed")]
+    Frozen {
+        /// The time in which it should have.
+        rest_ms: u64,
+    },
     /// It exited by itself.
     #[error("it exited with code {code} ({meaning})")]
     Exited {

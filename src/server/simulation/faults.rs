@@ -92,9 +92,14 @@ impl Story {
                     "process {} freezes until {until:?}, in a turn: {in_turn}",
                     process.pid
                 ));
-                if until.since(now()) < ms(900) || self.may_die(&process) {
-                    process.freeze(until, in_turn);
+                if until.since(now()) >= ms(900) {
+                    // It may be taken for hung.
+                    if !self.may_die(&process) {
+                        return;
+                    }
+                    self.deaths += 1;
                 }
+                process.freeze(until, in_turn);
                 return;
             }
             _ if !self.may_die(&process) => return,

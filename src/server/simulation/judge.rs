@@ -14,6 +14,7 @@ use weir_worker::page::layout::Table;
 use weir_worker::page::predecessor::Predecessor;
 use weir_worker::time::Time;
 
+use super::counters::counters;
 use super::network::now;
 use super::sim::ms;
 use super::story::{CALL_TIME_MAX, Outcome, Story};
@@ -142,6 +143,38 @@ impl Story {
                 .expect("statistics");
             self.world.look();
             self.check_books(&stats, &left);
+            self.check_counters(&stats);
+        }
+        for slot in self.server.shared().workers.slots.clone() {
+            let stats = timeout(CALL_TIME_MAX, self.server.worker_stats(slot.id())).await;
+            let stats = stats.expect("in time").expect("statistics");
+            self.check_none_goes_back(
+                &format!("{}", slot.id()),
+                counters(&serde_json::to_value(stats).unwrap()),
+            );
+        }
+    }
+
+    /// No number of a transport or producer goes back, whatever it is called.
+    fn check_counters(&mut self, stats: &StatsPage) {
+        for transport in &stats.transports {
+            let mut counters = counters(&serde_json::to_value(transport).unwrap());
+            // What seemed to be a stranger's may turn out to be the remote's.
+            counters.remove("/unrouted/unproven");
+            self.check_none_goes_back(&transport.transport.to_string(), counters);
+        }
+        for producer in &stats.producers {
+            let counters = counters(&serde_json::to_value(producer).unwrap());
+            self.check_none_goes_back(&producer.producer.to_string(), counters);
+        }
+    }
+
+    fn check_none_goes_back(&mut self, whose: &str, counters: BTreeMap<String, u64>) {
+        for (name, count) in counters {
+            let name = format!("{whose}{name}");
+            let before = self.stats.get(&name).copied().unwrap_or(0);
+            assert!(count >= before, "{name}: {count} after {before}");
+            self.stats.insert(name, count);
         }
     }
 

@@ -7,6 +7,8 @@
 
 mod calls;
 mod client;
+#[path = "../../../tests/counters/mod.rs"]
+mod counters;
 mod faults;
 mod judge;
 mod media;

@@ -219,14 +219,8 @@ async fn run(
         event_loop.rest();
         let is_ready = !process.watching.borrow().ready(&mut network.borrow_mut()).is_empty();
         let due = match is_ready {
-            true => Some(now()),
+            true => now(),
             false => event_loop.next_timeout(),
-        };
-        let timer = async {
-            match due {
-                Some(due) => sleep(due.since(now())).await,
-                None => std::future::pending().await,
-            }
         };
         tokio::select! {
             biased;
@@ -235,7 +229,7 @@ async fn run(
                 // Level triggered: what is not read is reported again.
                 let _ = readable.try_io(tokio::io::Interest::READABLE, || peek(&readable));
             }
-            () = timer => {}
+            () = sleep(due.since(now())) => {}
         }
     }
     Some(match result {

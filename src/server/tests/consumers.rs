@@ -1,12 +1,13 @@
 //! Consumers of peers: they exist before they are enabled, and outlive their transports (differences §3.2).
 
 use serde_json::{Value, json};
-use weir_channel::message::{Method, Profile, WorkerError};
+use weir_channel::message::{CodecName, Method, Profile, WorkerError};
 
 use super::stage::{Stage, Trio, told, transport, video};
 use crate::server::fake::{server, settings, soon};
 use crate::server::{
-    ConsumerOptions, Direction, EnableOptions, PeerOptions, PlainTransportOptions, RoomOptions, RtpCapabilities, Side,
+    ConsumerOptions, Direction, EnableOptions, PeerOptions, PlainTransportOptions, RoomOptions, RtpCapabilities,
+    RtpCodecCapability, Side,
 };
 
 #[tokio::test]
@@ -76,6 +77,41 @@ async fn enabling_makes_it_known_to_the_worker_with_all_that_was_said_before() {
             paused: false
         }]
     );
+}
+
+/// As in an offer, which says in numbers of its own what can be received.
+#[tokio::test]
+async fn who_says_what_it_can_receive_is_sent_that_under_its_own_numbers() {
+    let mut trio = Trio::new().await;
+    let receiver = |name: CodecName| RtpCapabilities {
+        codecs: vec![RtpCodecCapability {
+            preferred_payload_type: Some(120),
+            ..RtpCodecCapability::new(name)
+        }],
+        ..RtpCapabilities::default()
+    };
+    let (vp8, h264) = (receiver(CodecName::Vp8), receiver(CodecName::H264));
+    assert!(trio.producer.can_be_received_by(&vp8) && !trio.producer.can_be_received_by(&h264));
+    trio.stage.forget(&[]);
+    let as_offered = trio
+        .receiving
+        .consume_as(&trio.producer, &vp8, ConsumerOptions::default());
+    let consumer = soon(as_offered).await.unwrap();
+    assert_eq!(consumer.rtp_parameters().codecs[0].payload_type, 120);
+    let requests = trio.stage.requests();
+    let [Method::CreateConsumer(request)] = requests.as_slice() else {
+        panic!("{requests:?}");
+    };
+    assert_eq!(
+        request.payload_types,
+        [(96, 120)],
+        "from the producer's to the receiver's"
+    );
+    let nothing_in_common = trio
+        .receiving
+        .consume_as(&trio.producer, &h264, ConsumerOptions::default());
+    assert_eq!(soon(nothing_in_common).await.unwrap_err().code(), "invalidParameters");
+    assert!(trio.stage.requests().is_empty());
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ pub(crate) struct Born {
     /// Killed when dropped.
     pub(crate) child: Body,
     pub(crate) pid: u32,
+    /// So many bytes of memory it has taken at once.
+    pub(crate) reserve: u64,
     pub(crate) endpoint: SupervisorEndpoint,
     pub(crate) page: Option<Arc<Page>>,
     /// It has written more to its standard error than is borne.
@@ -40,9 +42,9 @@ pub(crate) struct Stillborn {
     pub(crate) stderr: Vec<String>,
 }
 
-/// Makes a process for a slot, and waits for its hello.
-pub(crate) async fn bear(shared: &Shared, slot: &Slot) -> Result<Born, Stillborn> {
-    let process = match shared.workers.spawner.spawn(slot.id(), slot.cpu()).await {
+/// Makes a process for a slot, which takes `reserve` bytes of memory at once, and waits for its hello.
+pub(crate) async fn bear(shared: &Shared, slot: &Slot, reserve: u64) -> Result<Born, Stillborn> {
+    let process = match shared.workers.spawner.spawn(slot.id(), slot.cpu(), reserve).await {
         Ok(process) => process,
         Err(error) => {
             return Err(Stillborn {
@@ -80,6 +82,7 @@ pub(crate) async fn bear(shared: &Shared, slot: &Slot) -> Result<Born, Stillborn
             return Ok(Born {
                 child,
                 pid,
+                reserve,
                 endpoint,
                 page: page.map(Arc::new),
                 flooded,

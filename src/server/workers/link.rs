@@ -26,12 +26,14 @@ use weir_channel::id::WorkerId;
 use weir_channel::lanes::Lane;
 use weir_channel::message::{Method, Reply, Request, Response, Sandbox};
 use weir_channel::own_time::OwnTime;
+use weir_channel::page::Doing;
 
 use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
 use crate::server::model::state::{Command, OnAccept, State, bounded_refusal};
 use crate::server::workers::pending::Pending;
 use crate::server::workers::sockets::SharedPorts;
+use crate::server::workers::totals::Totals;
 
 use self::attached::Attached;
 use self::forwarding::{forward, forward_all};
@@ -83,6 +85,8 @@ pub(crate) struct Link {
     sandbox: Mutex<Option<Sandbox>>,
     /// How often a process has taken its predecessor's place.
     restorations: Arc<Restorations>,
+    /// What its processes have counted.
+    totals: Arc<Totals>,
     /// A process has.
     restored: Notify,
     /// Something is to be answered, and nothing was before.
@@ -141,8 +145,8 @@ pub(crate) enum End {
     Channel(ChannelError),
     /// A ping was not answered in time.
     Hung,
-    /// A turn of its event loop does not end.
-    Stuck,
+    /// It stands still: a turn of its event loop does not end, or it does not wake up for another one.
+    StoodStill(Doing),
     /// The worker said something that makes no sense.
     Protocol(String),
     /// The worker did what no worker does that is what it should be.
@@ -156,7 +160,7 @@ impl Link {
         timeout: Duration,
         pulse: Pulse,
         shared_ports: Option<Arc<SharedPorts>>,
-        restorations: Arc<Restorations>,
+        (restorations, totals): (Arc<Restorations>, Arc<Totals>),
     ) -> (Arc<Self>, Queues) {
         let (control, control_receiver) = Queue::new(CONTROL_WAITING_MAX);
         let (bulk, bulk_receiver) = Queue::new(BULK_WAITING_MAX);
@@ -179,6 +183,7 @@ impl Link {
             sockets: Arc::new(Semaphore::new(SOCKETS_WAITING_MAX)),
             sandbox: Mutex::new(None),
             restorations,
+            totals,
             restored: Notify::new(),
             asked: Notify::new(),
             allowances: Mutex::new(Allowances::new(Instant::now())),
@@ -375,6 +380,9 @@ impl Link {
                 Ok(reply) => state.check_reply(&command.method, reply),
                 Err(_) => Ok(()),
             };
+            if let (Ok(()), Ok(Reply::WorkerStats(stats))) = (&credible, &mut result) {
+                self.totals.complete(stats);
+            }
             credible.map(|()| {
                 let adopted = restoration::step_of(&command);
                 let outcome = state.apply_answer(command, result);

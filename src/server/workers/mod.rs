@@ -36,6 +36,7 @@ pub(crate) mod sockets;
 pub(crate) mod spare;
 pub(crate) mod spawn;
 pub(crate) mod suspicion;
+pub(crate) mod totals;
 pub(crate) mod turn_clock;
 pub(crate) mod watch;
 pub(crate) mod worker_log;

@@ -14,6 +14,7 @@ use crate::server::model::error::{DeathCause, Error};
 use crate::server::model::lock;
 use crate::server::model::state::{Command, State};
 use crate::server::workers::link::{Link, Restorations};
+use crate::server::workers::totals::Totals;
 
 /// The state of a worker process.
 #[derive(Clone, PartialEq, Debug, Serialize, schemars::JsonSchema)]
@@ -81,6 +82,7 @@ pub(crate) struct Slot {
     cpu: Option<usize>,
     rooms_on_their_way: AtomicUsize,
     restorations: Arc<Restorations>,
+    totals: Arc<Totals>,
     status: Mutex<Status>,
 }
 
@@ -88,6 +90,7 @@ pub(crate) struct Slot {
 struct Status {
     state: WorkerState,
     pid: Option<u32>,
+    reserve: u64,
     restarts: u64,
     last_exit: Option<DeathCause>,
     ping_rtt: Option<Duration>,
@@ -103,9 +106,11 @@ impl Slot {
             cpu,
             rooms_on_their_way: AtomicUsize::new(0),
             restorations: Arc::default(),
+            totals: Arc::default(),
             status: Mutex::new(Status {
                 state: WorkerState::Starting,
                 pid: None,
+                reserve: 0,
                 restarts: 0,
                 last_exit: None,
                 ping_rtt: None,
@@ -141,6 +146,11 @@ impl Slot {
     /// How often it was restored.
     pub(crate) fn restorations(&self) -> Arc<Restorations> {
         Arc::clone(&self.restorations)
+    }
+
+    /// What it has counted in all its processes.
+    pub(crate) fn totals(&self) -> Arc<Totals> {
+        Arc::clone(&self.totals)
     }
 
     pub(crate) fn rooms_on_their_way(&self) -> usize {
@@ -242,8 +252,16 @@ impl Slot {
         status.restarts += u64::from(status.last_exit.is_some());
     }
 
-    pub(crate) fn set_pid(&self, pid: Option<u32>) {
-        lock(&self.status).pid = pid;
+    /// Its process, if it has one, and how much memory that has taken at once.
+    pub(crate) fn process(&self) -> Option<(u32, u64)> {
+        let status = lock(&self.status);
+        Some((status.pid?, status.reserve))
+    }
+
+    pub(crate) fn set_process(&self, pid: u32, reserve: u64) {
+        let mut status = lock(&self.status);
+        status.pid = Some(pid);
+        status.reserve = reserve;
     }
 
     pub(crate) fn set_running(&self, link: Arc<Link>) {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use weir_channel::message::Method;
 use weir_channel::own_time::within_own_time;
-use weir_channel::page::Page;
+use weir_channel::page::{Doing, Page};
 
 use crate::server::model::error::{DeathCause, StartError};
 use crate::server::model::event::{CloseCause, EventKind};
@@ -26,7 +26,7 @@ use crate::server::workers::shared::Shared;
 use crate::server::workers::slot::{Slot, WorkerState};
 use crate::server::workers::spare::Spare;
 use crate::server::workers::suspicion::{Crash, Evidence, Suspicions};
-use crate::server::workers::turn_clock::{self, TURN_MAX, spins};
+use crate::server::workers::turn_clock::{spins, standstill, standstill_max};
 
 /// How long to wait for the last words of a process that has ended itself. They are in the pipe, or there are none.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(100);
@@ -185,7 +185,7 @@ async fn next_process(shared: &Arc<Shared>, slot: &Arc<Slot>, estate: &mut Estat
         {
             return Ok(process);
         }
-        bear(shared, slot).await
+        bear(shared, slot, 0).await
     };
     let link = estate.conversation.as_ref().map(|(link, _)| &**link);
     link::expire_meanwhile(link, next).await
@@ -226,13 +226,14 @@ async fn live(
     let Born {
         mut child,
         pid,
+        reserve,
         endpoint,
         page,
         flooded,
         mut listener,
         last_lines,
     } = process;
-    slot.set_pid(Some(pid));
+    slot.set_process(pid, reserve);
     let pulse = Pulse {
         interval: shared.settings.ping_interval,
         timeout: shared.settings.ping_timeout,
@@ -243,7 +244,7 @@ async fn live(
             shared.settings.request_timeout,
             pulse,
             shared.shared_ports.clone(),
-            slot.restorations(),
+            (slot.restorations(), slot.totals()),
         )
     });
     let worker = slot.id();
@@ -267,8 +268,9 @@ async fn live(
     tokio::pin!(conversation);
     let mut closing = shared.workers.closing.subscribe();
     let its_page = page.clone();
-    let overlong_turn = turn_clock::overlong_turn(its_page.as_deref());
-    tokio::pin!(overlong_turn);
+    let standstill_max = standstill_max(pulse.timeout);
+    let standstill = standstill(its_page.as_deref(), standstill_max);
+    tokio::pin!(standstill);
     let mut serves = false;
     let how = loop {
         tokio::select! {
@@ -277,7 +279,7 @@ async fn live(
             () = flooded.notified() => {
                 break Some(End::Misbehaved("it wrote to its standard error without end".to_owned()));
             }
-            () = &mut overlong_turn => break Some(End::Stuck),
+            doing = &mut standstill => break Some(End::StoodStill(doing)),
             () = until(estate.suspicions.next_release()) => {
                 release_sources(shared, slot, &mut estate.suspicions, Some(link));
             }
@@ -309,14 +311,17 @@ async fn live(
     let served = link
         .served_since()
         .map(|since| ended_at.saturating_duration_since(since));
-    let is_spinning = matches!(how, End::Stuck) && spins(pid).await;
+    let is_spinning = matches!(how, End::StoodStill(Doing::Turn(_))) && spins(pid).await;
     let cause = match how {
         End::Channel(error) => channel_cause(error),
         End::Hung => Some(DeathCause::Hung {
             timeout_ms: millis(pulse.timeout),
         }),
-        End::Stuck => Some(DeathCause::Stuck {
-            turn_ms: millis(TURN_MAX),
+        End::StoodStill(Doing::Turn(_)) => Some(DeathCause::Stuck {
+            turn_ms: millis(standstill_max),
+        }),
+        End::StoodStill(Doing::Rest(_)) => Some(DeathCause::Frozen {
+            rest_ms: millis(standstill_max),
         }),
         End::Protocol(reason) => Some(DeathCause::Protocol { reason }),
         End::Misbehaved(reason) => Some(DeathCause::Misbehaved { reason }),
@@ -336,6 +341,7 @@ async fn live(
         }
     });
     estate.pollers = pollers;
+    slot.totals().on_death(its_page.as_deref());
     let first_death = estate.inheritance.take().filter(|_| served.is_none());
     estate.inheritance = Some(Inheritance {
         page,
@@ -406,7 +412,7 @@ fn evidence(
     crash: impl FnOnce() -> Option<Crash>,
 ) -> Option<Evidence> {
     // Its turn had not ended.
-    let suspect = page.filter(|page| page.turn_began().is_some())?.suspect()?;
+    let suspect = page.filter(|page| page.was_in_turn())?.suspect()?;
     let crash = crash()?;
     let transport = suspect.transport.map(|transport| {
         let room = lock(&shared.state).room_of(slot.id(), transport);

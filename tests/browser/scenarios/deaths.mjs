@@ -14,7 +14,6 @@ const APART_MS = 1_200;
 /** What nothing may be said of, from the first death on: whatever clients agreed on, and whatever was closed. */
 const CHANGES = [
   'iceStateChanged',
-  'iceSelectedTupleChanged',
   'dtlsStateChanged',
   'checksRefused',
   'transportOpened',
@@ -24,6 +23,14 @@ const CHANGES = [
   'peerClosed',
   'roomClosed',
 ];
+
+/**
+ * A browser that has several paths to a transport prefers the one whose checks are answered soonest: one check that has waited for the next
+ * process may move it. More often than this that is no chance.
+ */
+const MOVES_MAX = 4;
+
+const isMove = ({ type }) => type === 'iceSelectedTupleChanged';
 
 /** In the page: from now on, keeps what states its connections come to. */
 function watch() {
@@ -123,6 +130,7 @@ async function outlive({ stage, control, room, step }, protocol) {
   step(`by ${protocol}: both see each other`);
   let { position } = await eventsAfter(control, '0');
   const gaps = [];
+  let moves = 0;
   for (let death = 1; death <= DEATHS; death += 1) {
     const { id, pid } = await workerOf(control, room);
     process.kill(pid, 'SIGKILL');
@@ -131,6 +139,8 @@ async function outlive({ stage, control, room, step }, protocol) {
       position = after.position;
       const changes = after.items.filter(({ type }) => CHANGES.includes(type));
       check(changes.length === 0, `death ${death}: ${JSON.stringify(changes)}`);
+      moves += after.items.filter(isMove).length;
+      check(moves <= MOVES_MAX, `death ${death}: ${JSON.stringify(after.items.filter(isMove))} of ${tuplesBefore}`);
       return after.items.find(({ type, worker }) => type === 'workerRestored' && worker === id);
     });
     check(restored.lost === 0, `death ${death}: ${JSON.stringify(restored)}`);
@@ -142,17 +152,22 @@ async function outlive({ stage, control, room, step }, protocol) {
   const changes = items.filter(({ type }) => CHANGES.includes(type));
   check(changes.length === 0, JSON.stringify(changes));
   const after = await look();
-  check(JSON.stringify(after) === JSON.stringify(before), `before ${JSON.stringify(before)}, after ${JSON.stringify(after)}`);
-  check((await tuples()) === tuplesBefore, `the tuples were ${tuplesBefore}`);
+  moves += items.filter(isMove).length;
+  const withoutPair = ({ pair, pairChanges, ...rest }) => rest;
+  const lasting = (of) => JSON.stringify(moves > 0 ? of.map(({ send, recv }) => [send, recv].map(withoutPair)) : of);
+  check(lasting(after) === lasting(before), `before ${JSON.stringify(before)}, after ${JSON.stringify(after)}`);
+  check(moves > 0 || (await tuples()) === tuplesBefore, `the tuples were ${tuplesBefore}`);
   const states = await Promise.all(people.map(([one]) => one.page.evaluate(() => window.states)));
   // A browser may have waited for a while, on a busy machine: of that comes nothing more than this.
-  const others = states.flat().filter((state) => !/ICE (disconnected|connected|completed)$/.test(state));
+  const others = states
+    .flat()
+    .filter((state) => !/ICE (disconnected|connected|completed)$/.test(state) && !(moves > 0 && /another pair$/.test(state)));
   check(others.length === 0, `states changed: ${JSON.stringify(states)}`);
   for (const [one] of people) {
     const { connection, resumed } = await one.state();
     check(connection === 'open' && resumed === 0, `${one.name} has lost its connection to the server`);
   }
-  step(`and nothing has changed; ${states.flat().length} times ICE was out of touch or back`);
+  step(`and nothing has changed but ${moves} paths; ${states.flat().length} times ICE was out of touch or back`);
 }
 
 export const deathsOverUdp = (play) => outlive(play, 'udp');

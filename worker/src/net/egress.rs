@@ -20,7 +20,7 @@ pub use self::srtp_streams::{SrtpStreams, StreamEvents, UNHEARD_MAX};
 use super::backlog::{Backlog, POOL_BYTES};
 use super::clock;
 use super::gather::{Gather, Train};
-use super::mirror::Mirrors;
+use super::mirror::{MirrorStats, Mirrors};
 use super::prefetch::{prefetch, prefetch_head};
 use super::receive::{DATAGRAM_BYTES_MAX, Received};
 use super::residence::{Arrivals, Residence};
@@ -30,6 +30,7 @@ use super::send::{
 use super::sockets::Sockets;
 pub use super::transmit::EgressStats;
 use super::transmit::Transmitter;
+use crate::page::layout::SocketCounts;
 use crate::relay::sink::{ConsumerIx, Padded, Sent, Sink, TransportIx};
 
 /// Packets that were taken by the sink and then could not be sent.
@@ -242,6 +243,19 @@ const NO_REMOTE: Sent = Sent {
     reason: DropReason::NoRemote,
 };
 
+impl<B: SendBackend> Egress<B> {
+    /// A new transport goes on with what another worker has counted at its sockets.
+    pub fn go_on_counting(&mut self, transport: TransportIx, kept: &SocketCounts) {
+        self.sockets.go_on_counting(transport, kept);
+        let mirrored = MirrorStats {
+            packets: kept.mirrored,
+            failures: kept.mirror_failures,
+        };
+        self.mirrors.go_on_counting(transport, mirrored);
+        self.set_protect_failures(transport, kept.protect_failures);
+    }
+}
+
 impl<B: SendBackend> Sink for Egress<B> {
     fn send(&mut self, transport: TransportIx, owner: ConsumerIx, train: &[u8], segment: usize) -> Sent {
         let train = self.train(transport, owner, train, segment);
@@ -298,6 +312,16 @@ impl<B: SendBackend> Sink for Egress<B> {
     #[inline]
     fn prefetch<T>(&self, record: &T, bytes: usize) {
         prefetch_head(record, bytes);
+    }
+
+    fn socket_counts(&self, transport: TransportIx) -> SocketCounts {
+        let mirrored = self.mirrors.stats(transport);
+        SocketCounts {
+            mirrored: mirrored.packets,
+            mirror_failures: mirrored.failures,
+            protect_failures: self.protect_failures(transport),
+            ..self.sockets.kept_counts(transport)
+        }
     }
 
     fn note_padded(&mut self, padded: Padded) {

@@ -162,6 +162,17 @@ impl Mirrors {
             .map_or_else(MirrorStats::default, |entry| entry.stats)
     }
 
+    /// A transport is mirrored on, and another worker has counted so much.
+    pub(super) fn go_on_counting(&mut self, transport: TransportIx, counted: MirrorStats) {
+        let index = transport.0 as usize;
+        if counted != MirrorStats::default() && self.mirrors.len() <= index {
+            self.mirrors.resize_with(index + 1, Entry::default);
+        }
+        if let Some(entry) = self.mirrors.get_mut(index) {
+            entry.stats = counted;
+        }
+    }
+
     /// Whether any transport is mirrored.
     pub(super) fn are_open(&self) -> bool {
         self.open > 0

@@ -67,6 +67,8 @@ impl Drop for MappedPage {
 mod tests {
     use std::sync::atomic::Ordering;
 
+    use weir_channel::page::Doing;
+
     use super::*;
 
     #[test]
@@ -96,7 +98,7 @@ mod tests {
         own[8].store(1_234, Ordering::Release);
         own[9].store(!1_234, Ordering::Release);
         own[WORDS - 1].store(7, Ordering::Release);
-        assert_eq!(page.turn_began(), Some(1_234));
+        assert_eq!(page.doing(), Some(Doing::Turn(1_234)));
         let left = MappedPage::map(&other).unwrap();
         assert_eq!(left.as_ref()[WORDS - 1].load(Ordering::Acquire), 7);
     }

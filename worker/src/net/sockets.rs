@@ -21,7 +21,7 @@ mod webrtc;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use weir_channel::message::{IceTuple, Remote, WorkerError};
+use weir_channel::message::{IceTuple, LISTENERS_MAX, Remote, WorkerError};
 
 pub(super) use self::check::check_udp;
 pub(crate) use self::check::os;
@@ -37,6 +37,7 @@ use self::shared_ports::SharedPort;
 pub use self::shared_ports::{FirstPacket, UnassignedConnection};
 pub use super::source::Side;
 use super::source::Source;
+use crate::page::layout::SocketCounts;
 use crate::relay::sink::{Port, TransportIx};
 
 /// Counters of one transport that only the network side knows.
@@ -85,7 +86,8 @@ impl Sockets {
         Self::default()
     }
 
-    /// Registers the sockets of a new transport. It cannot send before [`Sockets::connect`].
+    /// Registers the sockets of a new transport. It cannot send before [`Sockets::connect`]; what its sockets have dropped before is counted
+    /// but for [`Sockets::begin_drop_counts`].
     ///
     /// # Panics
     /// If the index is taken.
@@ -104,13 +106,17 @@ impl Sockets {
             counters: SocketCounters::default(),
             drop_counts: [0; 4],
         }));
+        self.each(transport, |_, _, socket| stamp_as_others(socket, self.stamps_arrivals));
+    }
+
+    /// A new transport's plain sockets are about to be read: what was dropped before, when somebody else had them, is not the
+    /// transport's.
+    pub fn begin_drop_counts(&mut self, transport: TransportIx) {
         let mut drop_counts = [0; 4];
         self.each(transport, |port, side, socket| {
-            // What was dropped before, when another worker had the socket, is not this transport's.
-            drop_counts[slot_of(port, side)] = drop_count(socket);
-            stamp_as_others(socket, self.stamps_arrivals);
+            drop_counts[slot_of(port, side)] = drop_count(socket)
         });
-        if let Some(ports) = &mut self.ports[index] {
+        if let Some(Some(ports)) = self.ports.get_mut(transport.0 as usize) {
             ports.drop_counts = drop_counts;
         }
     }
@@ -388,6 +394,53 @@ impl Sockets {
             truncated: counters.truncated,
             backlog_packets: u64::from(path.backlog.packets()),
         })
+    }
+
+    /// What is kept of a transport's counters, for a worker that comes after this one: without what the kernel has not said yet.
+    pub(super) fn kept_counts(&self, transport: TransportIx) -> SocketCounts {
+        let index = transport.0 as usize;
+        let (Some(path), ports, ice) = (self.paths.get(index), self.ports(transport), self.ice(transport)) else {
+            return SocketCounts::default();
+        };
+        let plain = ports.map(|ports| {
+            let mut drop_counts = [0; 2 * LISTENERS_MAX];
+            drop_counts[..ports.drop_counts.len()].copy_from_slice(&ports.drop_counts);
+            (ports.counters, drop_counts)
+        });
+        let counted = plain.or_else(|| ice.map(|ice| (ice.counters, ice.drop_counts())));
+        let (counters, drop_counts) = counted.unwrap_or_default();
+        SocketCounts {
+            drop_counts,
+            kernel_drops: counters.kernel_drops,
+            packets_sent: path.packets_sent,
+            bytes_sent: path.bytes_sent,
+            rtcp_sent: counters.rtcp_sent,
+            truncated: counters.truncated,
+            ..SocketCounts::default()
+        }
+    }
+
+    /// A new transport goes on with what another worker has counted at its sockets. What they have dropped since then counts.
+    pub(super) fn go_on_counting(&mut self, transport: TransportIx, kept: &SocketCounts) {
+        let index = transport.0 as usize;
+        let Some(counters) = self.counters_mut(transport) else {
+            return;
+        };
+        *counters = SocketCounters {
+            rtcp_sent: kept.rtcp_sent,
+            truncated: kept.truncated,
+            kernel_drops: kept.kernel_drops,
+        };
+        self.paths[index].packets_sent = kept.packets_sent;
+        self.paths[index].bytes_sent = kept.bytes_sent;
+        if let Some(Some(ports)) = self.ports.get_mut(index) {
+            for (count, kept) in ports.drop_counts.iter_mut().zip(kept.drop_counts) {
+                *count = kept;
+            }
+        }
+        if let Some(Some(ice)) = self.ice.get_mut(index) {
+            ice.set_drop_counts(kept.drop_counts);
+        }
     }
 
     /// Packets dropped by the kernel at all sockets, closed ones included, as far as packets have reported it.

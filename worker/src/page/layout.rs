@@ -13,16 +13,18 @@
 
 pub mod connection;
 mod place;
+pub mod transport;
 pub mod webrtc;
 
-use weir_channel::message::{DropReason, NotRepaired, UnroutedReason, WebRtcFailureReason};
+use weir_channel::message::{DropReason, NotRepaired, WebRtcFailureReason, WorkerStats};
 
 use super::record::{Record, records};
 
 pub use self::place::{At, Double, Sealed, Twin};
+pub use self::transport::{Feedback, RemoteOfTransport, SocketCounts, TransportCounts};
 
 /// The number of this layout.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// `WEIRPAGE`.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"WEIRPAGE");
@@ -41,12 +43,16 @@ pub(super) mod header {
     pub(in super::super) const SUM: usize = 7;
     /// What the sum is of.
     pub(in super::super) const SUMMED: usize = 7;
-    /// When the current turn began; 0: it waits. `weir_channel::page::TURN_OFFSET`.
+    /// When the current turn began; 0: it waits, since [`REST`]. `weir_channel::page::TURN_OFFSET`.
     pub(in super::super) const TURN: usize = 8;
     /// Whose packets it is about: the [`super::Suspect`]. `weir_channel::page::SUSPECT_OFFSET`.
     pub(in super::super) const SUSPECT: usize = 10;
+    /// When it last began to wait. `weir_channel::page::REST_OFFSET`.
+    pub(in super::super) const REST: usize = 14;
     /// How many slots of each table were ever taken.
     pub(in super::super) const TAKEN: usize = 16;
+    /// What was counted of everything together. `weir_channel::page::TOTALS_OFFSET`.
+    pub(in super::super) const TOTALS: usize = 32;
 }
 
 /// How many tables there are.
@@ -129,6 +135,13 @@ const _: () = assert!(
     "the supervisor finds the turn clock"
 );
 const _: () = assert!(
+    header::REST * 8 == weir_channel::page::REST_OFFSET as usize
+        && header::TOTALS * 8 == weir_channel::page::TOTALS_OFFSET as usize
+        && header::TAKEN + TABLES <= header::TOTALS
+        && header::TOTALS + WorkerStats::WORDS <= HEADER_WORDS,
+    "the supervisor finds when it waits, and the totals"
+);
+const _: () = assert!(
     header::SUSPECT * 8 == weir_channel::page::SUSPECT_OFFSET as usize && size_of::<Suspect>() == 32,
     "the supervisor finds the suspect"
 );
@@ -162,18 +175,6 @@ pub mod stream {
     pub const POSITION: Twin<StreamPosition> = Twin::new(2, 100);
     /// Counters.
     pub const COUNTERS: At<StreamCounts> = At::new(100, 128);
-}
-
-/// The records of a transport.
-pub mod transport {
-    use super::*;
-
-    /// Where its other end is.
-    pub const REMOTE: Twin<RemoteOfTransport> = Twin::new(2, 24);
-    /// What transport-wide feedback goes on from.
-    pub const FEEDBACK: Twin<Feedback> = Twin::new(24, 30);
-    /// Counters.
-    pub const COUNTERS: At<TransportCounts> = At::new(30, 64);
 }
 
 records! {
@@ -261,6 +262,8 @@ records! {
         pub sent_octets: u64,
         /// The producer's payload type of the last one.
         pub payload_type: u64,
+        /// Packets lost on the way to the receiver, by its last report: an `i32`.
+        pub lost: u64,
     }
 
     /// A picture's counter, as it was written and without its wraps.
@@ -427,48 +430,12 @@ records! {
         pub spare: u8,
     }
 
-    /// Where the other end of a transport is.
-    pub struct RemoteOfTransport {
-        /// For RTP.
-        pub rtp: Address,
-        /// For RTCP, if it is known.
-        pub rtcp: Address,
-        /// When another port took its place last; 0: never.
-        pub relearned_at: u64,
-        /// It was not learned, but said by the application.
-        pub is_said: u64,
-    }
-
     /// Where a batch has come from that is being worked on.
     pub struct Suspect {
         /// Its transport.
         pub transport: u64,
         /// Its first source.
         pub source: Address,
-    }
-
-    /// Where transport-wide feedback has got to.
-    pub struct Feedback {
-        /// The newest number, extended; 0: none has come.
-        pub newest: u64,
-        /// Feedback packets sent.
-        pub count: u64,
-    }
-
-    /// What was counted of a transport.
-    pub struct TransportCounts {
-        /// Packets that were for somebody.
-        pub packets: u64,
-        /// Their bytes.
-        pub bytes: u64,
-        /// RTCP packets received.
-        pub rtcp: u64,
-        /// And sent.
-        pub rtcp_sent: u64,
-        /// Remotes learned anew.
-        pub relearned: u64,
-        /// Packets that were for nobody, by reason.
-        pub unrouted: [u64; UnroutedReason::ALL.len()],
     }
 }
 
@@ -503,11 +470,10 @@ pub mod flags {
 }
 
 /// Where the records are that are kept in two copies, and their words.
-pub(super) const TWINS: [(Table, usize, usize); 6] = [
+pub(super) const TWINS: [(Table, usize, usize); 5] = [
     (Table::Consumers, consumer::FLOW.0, FlowOfConsumer::WORDS),
     (Table::Streams, stream::POSITION.0, StreamPosition::WORDS),
     (Table::Transports, transport::REMOTE.0, RemoteOfTransport::WORDS),
-    (Table::Transports, transport::FEEDBACK.0, Feedback::WORDS),
     (Table::WebRtc, webrtc::AGENT.0, webrtc::AgentRecord::WORDS),
     (Table::Connections, connection::WRITTEN.0, connection::StreamOut::WORDS),
 ];
@@ -529,6 +495,7 @@ pub const HASH: u64 = {
         Suspect::SHAPE,
         Feedback::SHAPE,
         TransportCounts::SHAPE,
+        SocketCounts::SHAPE,
         connection::StreamOut::SHAPE,
     ];
     while index < shapes.len() {
@@ -550,6 +517,7 @@ pub const HASH: u64 = {
         transport::REMOTE.0,
         transport::FEEDBACK.0,
         transport::COUNTERS.0,
+        transport::SOCKETS.0,
         connection::WRITTEN.0,
     ];
     let mut index = 0;

@@ -17,6 +17,8 @@ mod record;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::Ordering;
 
+use weir_channel::message::WorkerStats;
+
 use crate::time::Time;
 
 use self::layout::{
@@ -327,11 +329,22 @@ impl Page {
         }
     }
 
-    /// A turn of the event loop has begun, or (`None`) waits for something to do.
+    /// A turn of the event loop has begun.
     #[inline]
-    pub fn set_turn(&self, began: Option<Time>) {
-        let began = began.map_or(0, |began| began.0);
-        self.memory.store_all(header::TURN, [began, !began]);
+    pub fn set_turn(&self, began: Time) {
+        self.memory.store_all(header::TURN, [began.0, !began.0]);
+    }
+
+    /// The last turn has ended then, and the next one waits for something to do.
+    #[inline]
+    pub fn set_rest(&self, since: Time) {
+        self.memory.store(header::REST, since.0);
+        self.memory.store_all(header::TURN, [0, !0]);
+    }
+
+    /// Keeps what was counted of everything together.
+    pub fn set_totals(&self, totals: &WorkerStats) {
+        self.memory.store_all(header::TOTALS, totals.to_words());
     }
 
     /// The packets that are handled next have come from there.
@@ -425,7 +438,9 @@ impl Address {
 mod tests {
     use std::sync::Arc;
 
-    use super::layout::{FlowOfConsumer, Newest, RemoteOfTransport, StreamCounts, StreamPosition, webrtc};
+    use super::layout::{
+        Feedback, FlowOfConsumer, Newest, RemoteOfTransport, SocketCounts, StreamCounts, StreamPosition, webrtc,
+    };
     use super::predecessor::{Damaged, Predecessor, Unreadable};
     use super::*;
 
@@ -445,7 +460,11 @@ mod tests {
     #[test]
     fn the_layout_is_as_it_was() {
         let (heap, mut page) = new();
-        page.set_turn(Some(Time(7)));
+        page.set_rest(Time(6));
+        page.set_turn(Time(7));
+        page.set_totals(&WorkerStats::from_words(&std::array::from_fn(|place| {
+            0x100 + place as u64
+        })));
         page.set_suspect(3, ([192, 0, 2, 1], 5_004).into());
         let slot = page.take(Table::Consumers, 11, 0x2222_1111);
         page.store(slot, layout::consumer::NEWEST, &numbered::<Newest>(1));
@@ -456,6 +475,8 @@ mod tests {
         page.store(slot, layout::stream::COUNTERS, &numbered::<StreamCounts>(0x60));
         let slot = page.take(Table::Transports, 13, 0);
         page.store_twin(slot, layout::transport::REMOTE, &numbered::<RemoteOfTransport>(0x80));
+        page.store(slot, layout::transport::FEEDBACK, &numbered::<Feedback>(0x70));
+        page.store(slot, layout::transport::SOCKETS, &numbered::<SocketCounts>(0x74));
         let slot = page.take(Table::WebRtc, 13, 0);
         page.store(slot, webrtc::DTLS, &numbered::<webrtc::DtlsProgress>(0x90));
         page.store_double(slot, webrtc::SRTCP_SENT, 0x91);

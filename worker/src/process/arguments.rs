@@ -24,6 +24,8 @@ pub struct Arguments {
     pub sandbox: SandboxMode,
     /// The user and the group that it changes to; `None`: none.
     pub user: Option<User>,
+    /// So many bytes of memory it takes at once: a spare, as many as the worker uses whose place it is to take.
+    pub reserve: u64,
     /// Settings of the server.
     pub switches: Switches,
 }
@@ -81,6 +83,7 @@ impl Arguments {
                 "--user",
                 self.user.map_or_else(|| "same".to_owned(), |user| user.to_string()),
             ),
+            ("--reserve", self.reserve.to_string()),
         ];
         let mut switches = self.switches;
         let said = |is_on: bool| if is_on { "yes" } else { "no" }.to_owned();
@@ -98,7 +101,11 @@ impl Arguments {
     pub fn parse<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self, ArgumentError> {
         let mut switches = Switches::default();
         let known: Vec<_> = switches.options().map(|(option, _)| option).into();
-        let known = [&["--id", "--cpu", "--parent-pid", "--sandbox", "--user"][..], &known].concat();
+        let known = [
+            &["--id", "--cpu", "--parent-pid", "--sandbox", "--user", "--reserve"][..],
+            &known,
+        ]
+        .concat();
         let mut given = BTreeMap::new();
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -127,6 +134,10 @@ impl Arguments {
             user: match given.remove("--user") {
                 Some(same) if same == "same" => None,
                 user => Some(parsed("--user", user, "same or UID:GID")?),
+            },
+            reserve: match given.remove("--reserve") {
+                None => 0,
+                bytes => parsed("--reserve", bytes, "a number of bytes")?,
             },
             switches,
         };
@@ -184,6 +195,7 @@ mod tests {
                     uid: 65_534,
                     gid: 65_533,
                 }),
+                reserve: cpu.map_or(0, |cpu| 1 << 40 | u64::from(cpu)),
                 switches: Switches {
                     dtls_13: cpu.is_some(),
                     dtls_weak_fingerprints: cpu.is_none(),
@@ -236,6 +248,10 @@ mod tests {
         assert_eq!(
             error("--id 1 --cpu 1 --parent-pid 1 --sandbox auto --user same --dtls-13 maybe"),
             message("--dtls-13 \"maybe\" is not yes or no")
+        );
+        assert_eq!(
+            error("--id 1 --cpu 1 --parent-pid 1 --sandbox auto --user same --reserve some"),
+            message("--reserve \"some\" is not a number of bytes")
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Requests: what is the process's own is done here, the rest is the relay's, with the sockets kept in step.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use tracing::debug;
 use weir_channel::id::{RoomId, TransportId};
@@ -14,10 +15,14 @@ use crate::net::mirror::{MirrorSocket, MirrorStats};
 use crate::net::poll::{Interest, Source};
 use crate::net::shell::{PollBackend, ReceiveBackend, Shell};
 use crate::net::sockets::{TransportSockets, os};
-use crate::relay::sink::TransportIx;
+use crate::page::layout::SocketCounts;
+use crate::relay::sink::{Sink as _, TransportIx};
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
+
+/// How often it is kept what was counted of everything together.
+const TOTALS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<S: Shell> EventLoop<S> {
     /// Does what is asked and answers. Descriptors that are not wanted are closed.
@@ -125,9 +130,11 @@ impl<S: Shell> EventLoop<S> {
         };
         let reply = self.relay.handle_command(now, method)?;
         let index = self.index_of(request.transport)?;
+        let counted = self.relay.socket_counts_left(now, request.room, request.transport);
         // What was learned is in the page of the worker before.
         let remote = self.relay.remote_of(index).or(request.remote);
         let registered = self.register(request.room, index, sockets);
+        self.go_on_counting(index, counted);
         let result = registered.and_then(|()| match (remote, is_adopted) {
             (remote, true) => self.egress.sockets.resume(index, remote),
             (Some(remote), false) => self.egress.sockets.connect(index, remote),
@@ -235,6 +242,22 @@ impl<S: Shell> EventLoop<S> {
             .ok_or(WorkerError::UnknownTransport(transport))
     }
 
+    /// The sockets of a new transport go on with what was counted at them, if another worker had them.
+    pub(super) fn go_on_counting(&mut self, transport: TransportIx, counted: Option<SocketCounts>) {
+        match counted {
+            Some(counted) => self.egress.go_on_counting(transport, &counted),
+            None => self.egress.sockets.begin_drop_counts(transport),
+        }
+        // With what the kernel has dropped before the transport was there.
+        self.keep_socket_counts(transport);
+    }
+
+    /// Keeps what was counted at a transport's sockets: whoever sees it never sees less.
+    fn keep_socket_counts(&self, transport: TransportIx) {
+        self.relay
+            .keep_socket_counts(transport, &self.egress.socket_counts(transport));
+    }
+
     /// Adds what only the sockets know to a transport's counters.
     fn complete(&mut self, stats: &mut TransportStats) {
         let index = self.relay.transport_index(stats.transport);
@@ -251,9 +274,39 @@ impl<S: Shell> EventLoop<S> {
         stats.kernel_drops = sockets.kernel_drops;
         stats.backlog_packets = sockets.backlog_packets;
         stats.unrouted.add(UnroutedReason::TooLong, sockets.truncated);
+        if let Some(index) = index {
+            self.keep_socket_counts(index);
+        }
     }
 
-    fn worker_stats(&self) -> WorkerStats {
+    fn worker_stats(&mut self) -> WorkerStats {
+        self.keep_totals();
+        WorkerStats {
+            resident_bytes: self.usage.resident_bytes(),
+            residence: self
+                .egress
+                .residence()
+                .map(|residence| residence.histogram())
+                .filter(|histogram| histogram.total() > 0),
+            ..self.totals()
+        }
+    }
+
+    /// As [`EventLoop::keep_totals`], once in a while.
+    pub(super) fn keep_totals_when_due(&mut self, now: Time) {
+        if now >= self.next_totals {
+            self.next_totals = now + TOTALS_INTERVAL;
+            self.keep_totals();
+        }
+    }
+
+    /// Keeps what was counted of everything together, for the supervisor, if this process dies.
+    fn keep_totals(&mut self) {
+        self.relay.page().set_totals(&self.totals());
+    }
+
+    /// What was counted of everything together, and what there is; without what takes long to find out.
+    fn totals(&self) -> WorkerStats {
         let (rooms, transports, producers, consumers) = self.relay.counts();
         let sent = self.egress.stats();
         WorkerStats {
@@ -277,16 +330,11 @@ impl<S: Shell> EventLoop<S> {
             coalesced_turns: self.waiting.counters.coalesced_turns,
             spun_ns: self.waiting.counters.spun.as_nanos() as u64,
             cpu_ns: self.usage.cpu_ns(),
-            resident_bytes: self.usage.resident_bytes(),
-            residence: self
-                .egress
-                .residence()
-                .map(|residence| residence.histogram())
-                .filter(|histogram| histogram.total() > 0),
             unrouted: self.webrtc.unrouted().total(),
             unrouted_reasons: self.webrtc.unrouted().clone(),
             webrtc_failures: self.webrtc.failures(),
             contained_panics: Parser::ALL.into_iter().map(boundary::panics).sum(),
+            ..WorkerStats::default()
         }
     }
 }

@@ -17,6 +17,7 @@ use weir_channel::endpoint::WorkerEndpoint;
 use weir_channel::error::ChannelError;
 use weir_channel::id::WorkerId;
 use weir_channel::message::{Hello, IceProtocol, SHARED_PORTS_MAX, Sandbox, UnroutedReason};
+use weir_channel::page::REST_MAX;
 
 use crate::exit::Exit;
 use crate::log::{LogFilterHandle, LogQueue};
@@ -116,6 +117,7 @@ pub struct EventLoop<S: Shell = Kernel> {
     pub(super) sieve: Sieve,
     next_warning: Time,
     next_wall_clock: Time,
+    pub(super) next_totals: Time,
     /// When the last turn did.
     turn_ended: Time,
 }
@@ -199,6 +201,7 @@ impl<S: Shell> EventLoop<S> {
             sieve: Sieve::default(),
             next_warning: Time::default(),
             next_wall_clock: Time::default(),
+            next_totals: Time::default(),
         })
     }
 
@@ -229,18 +232,20 @@ impl<S: Shell> EventLoop<S> {
         self.is_leaving
     }
 
-    /// When the next turn has something to do, if nothing comes before; `None`: not before something comes.
-    pub fn next_timeout(&self) -> Option<Time> {
+    /// When the next turn begins at the latest, whether anything comes before or not.
+    pub fn next_timeout(&self) -> Time {
         let is_leftover = self.next_ready < self.ready.len() || self.has_more_to_do();
         let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
-        let due = due.into_iter().flatten().min();
-        due.filter(|_| !is_leftover).or(is_leftover.then_some(self.turn_ended))
+        match is_leftover {
+            true => self.turn_ended,
+            false => due.into_iter().flatten().fold(self.turn_ended + REST_MAX, Time::min),
+        }
     }
 
     /// Notes that it has nothing to do: who waits is not stuck. [`EventLoop::turn`] does so before it waits; who waits for it
     /// does so.
     pub fn rest(&mut self) {
-        self.relay.page().set_turn(None);
+        self.relay.page().set_rest(self.turn_ended);
     }
 
     /// One turn.
@@ -259,7 +264,7 @@ impl<S: Shell> EventLoop<S> {
             self.wait(ended_before)?
         };
         let woke = S::monotonic();
-        self.relay.page().set_turn(Some(woke));
+        self.relay.page().set_turn(woke);
         let now = self.serve_sockets(woke);
         if is_channel_ready || self.endpoint.has_buffered_input() || self.endpoint.wants_write() {
             self.serve_channel(now)?;
@@ -284,6 +289,7 @@ impl<S: Shell> EventLoop<S> {
         self.flush_gathered();
         self.egress.flush_mirrors();
         self.send_notifications()?;
+        self.keep_totals_when_due(now);
         let ended = S::monotonic();
         self.waiting.window.on_turn(Turn {
             waited: woke.since(ended_before),
@@ -299,11 +305,15 @@ impl<S: Shell> EventLoop<S> {
         self.endpoint.has_buffered_input() || self.next_open < self.open.len()
     }
 
-    /// Waits for something to do. Returns whether the channel has something.
+    /// Waits for something to do, but not for so long that it would look as if it could not. Returns whether the channel has something.
     fn wait(&mut self, now: Time) -> Result<bool, Ended> {
         self.next_ready = 0;
         let has_more_to_do = self.has_more_to_do();
-        let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
+        let due = [
+            self.relay.next_timeout(),
+            self.webrtc.next_timeout(),
+            Some(now + REST_MAX),
+        ];
         let mut kernel = Wait::<S> {
             poller: &mut self.poller,
             ready: &mut self.ready,

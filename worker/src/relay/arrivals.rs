@@ -36,6 +36,8 @@ pub(super) struct TransportFeedback {
     pub(super) shared_id: Option<u8>,
     /// Its senders take feedback that is not in a compound packet (RFC 5506).
     pub(super) reduced_size: bool,
+    /// The number of the next feedback packet; wraps.
+    pub(super) next: u8,
     /// Since the first producer that has the extension.
     pub(super) arrivals: Option<Box<Arrivals>>,
 }
@@ -87,8 +89,6 @@ pub(super) struct Arrivals {
     first: u64,
     /// A number that is far from all others, and when it came.
     suspect: Option<(u16, Time)>,
-    /// Feedback packets sent; wraps.
-    count: u8,
     /// The last packet's SSRC, of media if there was any: senders look at feedback only if it names a stream of theirs.
     ssrc: u32,
     ssrc_is_media: bool,
@@ -107,7 +107,6 @@ impl Default for Arrivals {
             first_at: Time::default(),
             first: 0,
             suspect: None,
-            count: 0,
             ssrc: 0,
             ssrc_is_media: false,
             is_queued: false,
@@ -222,8 +221,9 @@ impl Arrivals {
         on_grid(self.first_at + if is_little { INTERVAL_MAX } else { INTERVAL })
     }
 
-    /// Writes what is to be reported, as one packet or several.
-    pub(super) fn write(&mut self, writer: &mut FeedbackWriter, mut each: impl FnMut(&[u8])) {
+    /// Writes what is to be reported, as one packet or several. `next`: the number of the first one. `each` is given the number of the one
+    /// after it, too.
+    pub(super) fn write(&mut self, writer: &mut FeedbackWriter, mut next: u8, mut each: impl FnMut(&[u8], u8)) {
         let mut number = self.from;
         while number <= self.newest {
             writer.begin(number as u16);
@@ -241,8 +241,9 @@ impl Arrivals {
             if !writer.has_arrivals() {
                 return;
             }
-            each(writer.finish(self.ssrc, self.count));
-            self.count = self.count.wrapping_add(1);
+            let packet = writer.finish(self.ssrc, next);
+            next = next.wrapping_add(1);
+            each(packet, next);
         }
     }
 

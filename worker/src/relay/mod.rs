@@ -383,7 +383,7 @@ impl Relay {
             self.request_key_frame_for(now, key);
         }
         self.send_key_frame_requests(sink);
-        self.feedback.send(now, &mut self.transports, sink);
+        self.feedback.send(now, &mut self.transports, &self.page, sink);
         self.reports.send(
             now,
             &mut self.transports,

@@ -165,7 +165,7 @@ impl Relay {
         if let (Some(numbered), SourceCheck::Remote) = (numbered, origin.check) {
             let transport = &mut self.transports[origin.transport];
             self.feedback
-                .on_packet(origin.now, origin.transport, transport, numbered, sink);
+                .on_packet(origin.now, origin.transport, transport, numbered, &self.page, sink);
         }
         handled
     }

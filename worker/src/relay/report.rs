@@ -267,6 +267,7 @@ impl Reports {
                 !transport.has_rtcp_remote() || self.send_part(now, transport, producers, consumers, page, sink);
             if is_complete {
                 transport.keep_counters(page);
+                transport.keep_socket_counts(page, &sink.socket_counts(transport.index));
                 for key in &transport.producers {
                     producers[*key]
                         .streams

@@ -5,6 +5,8 @@
 
 use weir_channel::message::DropReason;
 
+use crate::page::layout::SocketCounts;
+
 /// The dense index of a transport in its worker. Reused after the transport is closed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TransportIx(pub u32);
@@ -78,6 +80,11 @@ pub trait Sink {
 
     /// The relay will read and write so many of this record's first bytes soon. They may be brought into the caches meanwhile.
     fn prefetch<T>(&self, _record: &T, _bytes: usize) {}
+
+    /// What was counted at the sockets of a transport, as far as that is known without asking the kernel.
+    fn socket_counts(&self, _transport: TransportIx) -> SocketCounts {
+        SocketCounts::default()
+    }
 
     /// Of the packets that the call before has taken, so many were padded. For those who count them.
     fn note_padded(&mut self, _padded: Padded) {}

@@ -18,12 +18,13 @@ use weir_channel::message::{CreateConsumer, CreateProducer, Remote, WorkerError}
 
 use crate::page::Page;
 use crate::page::layout::connection::{StreamOut, WRITTEN};
-use crate::page::layout::{RemoteOfTransport, StreamPosition, Table, TransportCounts, consumer, stream, transport};
+use crate::page::layout::{RemoteOfTransport, SocketCounts, StreamPosition, Table, consumer, stream, transport};
 use crate::page::predecessor::{Damaged, Predecessor};
 use crate::time::Time;
 
 use self::kept_consumer::{ConsumerLegacy, NONE};
 use self::kept_stream::StreamLegacy;
+use self::kept_transport::TransportLegacy;
 
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::parameters::invalid;
@@ -85,6 +86,19 @@ impl Relay {
     /// Where a transport's other end is.
     pub fn remote_of(&self, transport: TransportIx) -> Option<Remote> {
         self.transports[self.transport_key(transport)?].remote
+    }
+
+    /// What the last worker has counted at the sockets of a transport of a room that is being adopted; `None`: it had none.
+    pub fn socket_counts_left(&self, now: Time, room: RoomId, transport: TransportId) -> Option<SocketCounts> {
+        let legacy = self.transport_legacy(now, room, transport).ok()??;
+        Some(legacy.sockets)
+    }
+
+    /// Keeps what was counted at the sockets of a transport: whenever somebody sees it.
+    pub fn keep_socket_counts(&self, transport: TransportIx, counts: &SocketCounts) {
+        if let Some(key) = self.transport_key(transport) {
+            self.transports[key].keep_socket_counts(&self.page, counts);
+        }
     }
 
     /// A room's objects are about to be made again, whose last workers have left these pages, the latest first. There are several
@@ -278,7 +292,7 @@ impl Relay {
         now: Time,
         room: RoomId,
         id: TransportId,
-    ) -> Result<Option<(RemoteOfTransport, TransportCounts)>, WorkerError> {
+    ) -> Result<Option<TransportLegacy>, WorkerError> {
         let Some(pages) = self.predecessors.get(&room) else {
             return Ok(None);
         };
@@ -290,22 +304,29 @@ impl Relay {
                 return Ok(None);
             };
             remote.relearned_at = remote.relearned_at.min(now.0);
-            Ok(Some((remote, page.counters(slot, transport::COUNTERS))))
+            Ok(Some(TransportLegacy {
+                remote,
+                feedback: page.record(slot, transport::FEEDBACK),
+                counts: page.counters(slot, transport::COUNTERS),
+                sockets: SocketCounts {
+                    // These are no counters, but two numbers in a word.
+                    drop_counts: page.record(slot, transport::SOCKETS).drop_counts,
+                    ..page.counters(slot, transport::SOCKETS)
+                },
+            }))
         };
         latest(pages, read).map_err(|damaged| invalid(format!("{id}: {damaged}")))
     }
 
     /// Gives a transport that was just made its place in the page, and what the last worker has left of it.
-    pub(super) fn keep_new_transport(
-        &mut self,
-        key: TransportKey,
-        legacy: Option<(RemoteOfTransport, TransportCounts)>,
-    ) {
+    pub(super) fn keep_new_transport(&mut self, key: TransportKey, legacy: Option<TransportLegacy>) {
         let transport = &mut self.transports[key];
-        if let Some((remote, counts)) = legacy {
-            transport.resume(remote, &counts);
-        }
         transport.page = self.page.take(Table::Transports, transport.id.0, 0);
+        if let Some(legacy) = legacy {
+            transport.resume(&legacy);
+            transport.keep_feedback(&self.page, transport.feedback.next);
+            transport.keep_socket_counts(&self.page, &legacy.sockets);
+        }
         transport.keep_counters(&self.page);
         transport.keep_remote(&self.page);
     }

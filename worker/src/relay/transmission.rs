@@ -42,6 +42,11 @@ impl Transmission {
         }
     }
 
+    /// Goes on where the receiver has last reported so many packets lost.
+    pub(super) fn resume(&mut self, packets_lost: i32) {
+        self.last_report.packets_lost = packets_lost;
+    }
+
     /// The canonical name that the stream goes by, and its retransmissions with it: what was given, else what the sender says,
     /// by which receivers tie sound and picture together (RFC 3550 §6.5.1), also through another relay.
     pub(super) fn cname<'a>(&'a self, producer: &'a Producer) -> &'a str {

@@ -20,6 +20,7 @@ use std::collections::BinaryHeap;
 
 use weir_channel::message::ExtensionUri;
 
+use crate::page::Page;
 use crate::rtp::extension::elements;
 use crate::rtp::packet::Header;
 use crate::rtp::rtcp::twcc::FeedbackWriter;
@@ -98,6 +99,7 @@ impl FeedbackQueue {
         key: TransportKey,
         transport: &mut Transport,
         packet: TransportNumbered,
+        page: &Page,
         sink: &mut impl Sink,
     ) {
         let Some(mut arrivals) = transport.feedback.arrivals.take() else {
@@ -105,7 +107,7 @@ impl FeedbackQueue {
         };
         let place = arrivals.place(now, packet.number);
         if arrivals.would_forget(place) {
-            report(&mut self.writer, transport, &mut arrivals, sink);
+            report(&mut self.writer, transport, &mut arrivals, page, sink);
         }
         if arrivals.note(now, place, &packet) && !std::mem::replace(&mut arrivals.is_queued, true) {
             // Whether there is enough by then is seen then.
@@ -116,7 +118,7 @@ impl FeedbackQueue {
     }
 
     /// Sends the feedback that is due, a turn's worth of it.
-    pub(super) fn send(&mut self, now: Time, transports: &mut Transports, sink: &mut impl Sink) {
+    pub(super) fn send(&mut self, now: Time, transports: &mut Transports, page: &Page, sink: &mut impl Sink) {
         for _ in 0..TURN_TRANSPORTS_MAX {
             let first = self.due.peek().copied();
             let Some(Reverse((_, key))) = first.filter(|Reverse((due, _))| *due <= now) else {
@@ -135,7 +137,7 @@ impl FeedbackQueue {
             if arrivals.is_queued {
                 self.due.push(Reverse((due, key)));
             } else if arrivals.waiting > 0 {
-                report(&mut self.writer, transport, &mut arrivals, sink);
+                report(&mut self.writer, transport, &mut arrivals, page, sink);
             }
             transport.feedback.arrivals = Some(arrivals);
         }
@@ -150,10 +152,20 @@ pub(super) fn transport_seq(id: u8, header: &Header, packet: &[u8]) -> Option<u1
 }
 
 /// Sends a transport's sender what has come.
-fn report(writer: &mut FeedbackWriter, transport: &mut Transport, arrivals: &mut Arrivals, sink: &mut impl Sink) {
+fn report(
+    writer: &mut FeedbackWriter,
+    transport: &mut Transport,
+    arrivals: &mut Arrivals,
+    page: &Page,
+    sink: &mut impl Sink,
+) {
     if transport.has_rtcp_remote() {
         let reduced_size = transport.feedback.reduced_size;
-        arrivals.write(writer, |packet| transport.send_rtcp(packet, reduced_size, sink));
+        arrivals.write(writer, transport.feedback.next, |packet, next| {
+            transport.feedback.next = next;
+            transport.keep_feedback(page, next);
+            transport.send_rtcp(packet, reduced_size, sink);
+        });
     }
     arrivals.on_reported();
 }

@@ -646,3 +646,35 @@ fn transport_numbers_reach_no_consumer() {
         }
     }
 }
+
+/// The draft, §3.1: the count is that of feedback packets, by which a sender knows that one was lost.
+#[test]
+fn feedback_is_numbered_on_over_a_death() {
+    let mut sim = Sim::new(1);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut camera = sim.track(sender, CodecName::Vp8, D, |_| ());
+    let (mut counts, mut numbers, mut next) = (Vec::new(), Vec::new(), 0_u16);
+    for death in 0..4 {
+        // Over the end of its 8 bits.
+        for _ in 0..90 {
+            for packet in camera.stream().frame_of(3, false) {
+                next += 1;
+                send_numbered(&mut sim, sender, &packet, next);
+            }
+            sim.advance(INTERVAL_MAX);
+        }
+        for (_, told) in told(&mut sim, sender) {
+            counts.push(told.count);
+            numbers.extend(told.came());
+        }
+        if death < 3 {
+            sim.die();
+            sim.succeed();
+        }
+    }
+    assert!(counts.len() > 300, "{}", counts.len());
+    let went_on = (0..counts.len()).map(|place| place as u8);
+    assert!(counts.iter().copied().eq(went_on), "{counts:?}");
+    assert!(numbers.is_sorted(), "nothing is told twice");
+}

@@ -61,7 +61,9 @@ impl Inheritance {
     /// How long nobody has read the sockets.
     fn unread_for(&self) -> Duration {
         let before_death = match self.cause {
-            DeathCause::Stuck { turn_ms: ms } | DeathCause::Hung { timeout_ms: ms } => Duration::from_millis(ms),
+            DeathCause::Stuck { turn_ms: ms }
+            | DeathCause::Frozen { rest_ms: ms }
+            | DeathCause::Hung { timeout_ms: ms } => Duration::from_millis(ms),
             _ => Duration::ZERO,
         };
         self.died_at.elapsed() + before_death

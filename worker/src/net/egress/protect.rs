@@ -164,6 +164,17 @@ impl<B: SendBackend> Egress<B> {
         }
     }
 
+    /// A WebRTC transport goes on, of which another worker could not protect so many packets.
+    pub(in crate::net) fn set_protect_failures(&mut self, transport: TransportIx, failures: u64) {
+        let index = transport.0 as usize;
+        if failures > 0 && self.protection.entries.len() <= index {
+            self.protection.entries.resize_with(index + 1, Entry::default);
+        }
+        if let Some(entry) = self.protection.entries.get_mut(index) {
+            entry.failures = failures;
+        }
+    }
+
     /// Packets of a WebRTC transport that could not be protected.
     pub fn protect_failures(&self, transport: TransportIx) -> u64 {
         self.protection

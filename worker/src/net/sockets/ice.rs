@@ -234,6 +234,26 @@ impl IceSockets {
         }
     }
 
+    /// The last drop counts seen of the listeners' sockets, in their order; those of a shared port are not the transport's.
+    pub(super) fn drop_counts(&self) -> [u32; 2 * LISTENERS_MAX] {
+        let mut counts = [0; 2 * LISTENERS_MAX];
+        for (counts, listener) in counts.as_chunks_mut::<2>().0.iter_mut().zip(&self.listeners) {
+            if let Kind::Udp(udp) = &listener.kind {
+                *counts = udp.drop_counts;
+            }
+        }
+        counts
+    }
+
+    /// As [`IceSockets::drop_counts`], seen by another worker.
+    pub(super) fn set_drop_counts(&mut self, seen: [u32; 2 * LISTENERS_MAX]) {
+        for (listener, seen) in self.listeners.iter_mut().zip(seen.as_chunks::<2>().0) {
+            if let Kind::Udp(udp) = &mut listener.kind {
+                udp.drop_counts = *seen;
+            }
+        }
+    }
+
     /// The UDP listener whose connected socket the transport sends on.
     pub(super) fn sending(&self) -> Option<u8> {
         if let Some(on_shared_ports) = &self.on_shared_ports {

@@ -73,7 +73,10 @@ impl<S: Shell> EventLoop<S> {
             return Err(error);
         }
         let index = self.index_of(request.transport)?;
-        if let Err(error) = self.register_listeners(request.room, index, sockets) {
+        let counted = self.relay.socket_counts_left(now, request.room, request.transport);
+        let registered = self.register_listeners(request.room, index, sockets);
+        self.go_on_counting(index, counted);
+        if let Err(error) = registered {
             let close = Method::CloseTransport {
                 transport: request.transport,
             };

@@ -99,6 +99,7 @@ impl Consumer {
             sent_packets: self.forwarded + self.sent_beside,
             sent_octets: self.octets,
             payload_type: u64::from(self.last_payload_type),
+            lost: u64::from(self.transmission.last_report().packets_lost.cast_unsigned()),
         };
         page.store(slot, consumer::COUNTERS, &record);
     }
@@ -160,6 +161,7 @@ impl Consumer {
         self.sent_beside = counters.sent_packets.saturating_sub(counters.forwarded);
         self.octets = counters.sent_octets;
         self.last_payload_type = u8::try_from(counters.payload_type).unwrap_or(NONE);
+        self.transmission.resume((counters.lost as u32).cast_signed());
         let (flow, offsets) = (self.flow, self.rewriter.offsets());
         if let Some(repair) = &mut self.repair {
             repair.resume(

@@ -3,10 +3,18 @@
 use weir_channel::message::Remote;
 
 use crate::page::Page;
-use crate::page::layout::{RemoteOfTransport, TransportCounts, transport};
+use crate::page::layout::{Feedback, RemoteOfTransport, SocketCounts, TransportCounts, transport};
 use crate::time::Time;
 
 use super::super::transport::Transport;
+
+/// What is left of a transport.
+pub(in super::super) struct TransportLegacy {
+    pub(super) remote: RemoteOfTransport,
+    pub(super) feedback: Feedback,
+    pub(super) counts: TransportCounts,
+    pub(super) sockets: SocketCounts,
+}
 
 impl Transport {
     /// Keeps where the other end is.
@@ -44,8 +52,21 @@ impl Transport {
         page.store(self.page, transport::COUNTERS, &record);
     }
 
+    /// Keeps what was counted at the sockets.
+    pub(in super::super) fn keep_socket_counts(&self, page: &Page, counts: &SocketCounts) {
+        page.store(self.page, transport::SOCKETS, counts);
+    }
+
+    /// Keeps the number of the feedback packet that comes next: before this one is sent.
+    pub(in super::super) fn keep_feedback(&self, page: &Page, next: u8) {
+        let count = u64::from(next);
+        page.store(self.page, transport::FEEDBACK, &Feedback { count });
+    }
+
     /// Goes on where its last worker has left it. What was learned counts, and not what its request says.
-    pub(super) fn resume(&mut self, kept: RemoteOfTransport, counts: &TransportCounts) {
+    pub(super) fn resume(&mut self, legacy: &TransportLegacy) {
+        let (kept, counts) = (&legacy.remote, &legacy.counts);
+        self.feedback.next = legacy.feedback.count as u8;
         if self.kind.comedia()
             && kept.is_said == 0
             && let Some(rtp) = kept.rtp.address()
