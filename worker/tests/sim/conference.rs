@@ -11,6 +11,7 @@ use weir_worker::time::Time;
 
 use super::judge::{Segment, judge_numbers_with};
 use super::repair::{RTX, Receiver, repairing};
+use super::stream::{Packet, Stream};
 use super::track::{Track, codec};
 use super::wire::{self, Rtp};
 use super::{Sim, ms, single};
@@ -51,6 +52,17 @@ pub struct Sender {
     rtx_seq: u16,
 }
 
+/// Packets that go along with a stream's, and nothing that a picture or its numbers depend on.
+fn beside(stream: &mut Stream, count: usize, timestamp: u64) -> Vec<Packet> {
+    let mut beside = stream.clone();
+    beside.payload_type = COMPANION;
+    beside.timestamp = timestamp;
+    beside.codec = CodecName::AudioCompanion;
+    let packets = beside.frame_of(count, false);
+    stream.seq = beside.seq;
+    packets
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Conference {
@@ -65,8 +77,6 @@ pub struct Conference {
     pub silenced: BTreeSet<ConsumerId>,
     /// All that has left: the consumer's transport, the packet.
     pub left: Vec<(TransportId, Vec<u8>)>,
-    /// Of these, what nobody has asked for again: transport, SSRC, sequence number.
-    forwarded: BTreeSet<(TransportId, u32, u16)>,
     pub key_frames_asked: usize,
 }
 
@@ -85,7 +95,6 @@ impl Conference {
             dies: Dies::Never,
             silenced: BTreeSet::new(),
             left: Vec::new(),
-            forwarded: BTreeSet::new(),
             key_frames_asked: 0,
         }
     }
@@ -234,7 +243,7 @@ impl Conference {
             let has_companion = sender.has_companion;
             let mut packets = Vec::new();
             for stream in &mut sender.track.streams {
-                let own = stream.payload_type;
+                let place = if has_companion { stream.frame % 3 } else { 0 };
                 if is_sound {
                     packets.push(stream.sound());
                 } else {
@@ -242,15 +251,8 @@ impl Conference {
                     let count = 1 + self.sim.random.below(if key { 8 } else { 4 });
                     packets.extend(stream.frame_of(count, key));
                 }
-                if has_companion && stream.frame % 3 != 0 {
-                    // Nothing that a picture or its numbers depend on.
-                    let mut beside = stream.clone();
-                    beside.payload_type = COMPANION;
-                    beside.timestamp -= beside.step;
-                    beside.codec = CodecName::AudioCompanion;
-                    packets.extend(beside.frame_of(1 + stream.frame as usize % 2, false));
-                    stream.seq = beside.seq;
-                    stream.payload_type = own;
+                if place > 0 {
+                    packets.extend(beside(stream, place as usize, stream.timestamp - stream.step));
                 }
             }
             let socket = self.sockets.entry(sender.track.transport()).or_default();
@@ -272,24 +274,9 @@ impl Conference {
                 }
             }
         }
-        let resent = std::mem::take(&mut self.sim.sink.resent);
-        let resent = resent
-            .into_iter()
-            .map(|(_, transport, packet)| (transport, packet, true));
-        let sent: Vec<_> = self
-            .sim
-            .trains()
-            .into_iter()
-            .flat_map(|train| {
-                train
-                    .packets
-                    .into_iter()
-                    .map(move |packet| (train.transport, packet, false))
-            })
-            .chain(resent)
-            .collect();
+        let sent = self.sim.take_sent();
         let now = self.sim.now;
-        for (transport, packet, is_again) in sent {
+        for (transport, packet) in sent {
             let ssrc = super::ssrc_of(&packet);
             let receiver = self.receivers.iter_mut().find(|receiver| {
                 let rtx = receiver.request.rtx.as_ref().map(|rtx| rtx.ssrc);
@@ -302,9 +289,6 @@ impl Conference {
                 "{} was sent something while it was paused",
                 receiver.consumer
             );
-            let seq = u16::from_be_bytes([packet[2], packet[3]]);
-            let is_new = is_again || self.forwarded.insert((receiver.request.transport, ssrc, seq));
-            assert!(is_new, "number {seq} of {ssrc:#x} was sent twice");
             receiver.on_packet(now, &packet);
             self.left.push((receiver.request.transport, packet));
         }
