@@ -14,8 +14,8 @@ use control::{Answer, Client, Control, settings, soon};
 use serde_json::json;
 use str0m::media::Direction;
 use tokio::time::interval;
-use weir::http::{ControlOptions, Limits, SignallingOptions, WhipOptions};
-use weir::{PeerNotification, PeerOptions, RoomOptions, RtpCapabilities};
+use weir::http::{ClientTakeover, ControlOptions, Limits, SignallingOptions, WhipOptions};
+use weir::{Consumer, PeerNotification, PeerOptions, Room, RoomOptions, RtpCapabilities};
 
 const SDP: (&str, &str) = ("content-type", "application/sdp");
 const FRAGMENT: (&str, &str) = ("content-type", "application/trickle-ice-sdpfrag");
@@ -72,6 +72,11 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
         }
     };
     soon(what, waited).await;
+}
+
+/// What players are sent. Peers that know no codec have consumers, too, which nobody enables.
+fn sent_in(room: &Room) -> Vec<Consumer> {
+    room.consumers().into_iter().filter(Consumer::enabled).collect()
 }
 
 /// Lets a browser do one thing: take a datagram, or notice what time it is.
@@ -167,12 +172,11 @@ async fn a_room_of_sessions_only_ends_with_the_last_of_them() {
     assert!(!room.closed());
     client.say("DELETE", &second, &[], "").await;
     until("the room's end", || room.closed()).await;
-    refuses(
-        &post(&mut client, "/whep/stage", WHEP).await,
-        404,
-        "noPublisher",
-        "try again",
-    );
+    // Who watches may come first, and leaves nothing either.
+    let (watching, _) = session(&post(&mut client, "/whep/stage", WHEP).await);
+    assert_eq!(control.server.rooms().len(), 1);
+    client.say("DELETE", &watching, &[], "").await;
+    until("the room's end", || control.server.rooms().is_empty()).await;
     control.close().await;
 }
 
@@ -378,25 +382,19 @@ async fn what_cannot_be_had_is_refused_and_leaves_nothing() {
         ("/whip/a%20b", &[SDP], OBS.to_owned(), 400, "invalidId", "letters"),
         ("/whep/999", &[SDP], WHEP.to_owned(), 404, "notFound", "no room 999"),
         (
-            "/whep/nowhere",
-            &[SDP],
-            WHEP.to_owned(),
-            404,
-            "noPublisher",
-            "try again",
-        ),
-        (
             &format!("/whep/{id}"),
             &[SDP],
-            WHEP.to_owned(),
-            404,
-            "noPublisher",
-            "try again",
+            WHEP.replace("/90000", "/90001")
+                .replace("/48000", "/48001")
+                .replace("/8000", "/8001"),
+            422,
+            "unsupportedOffer",
+            "the room relays no codec",
         ),
     ] {
         let answer = client.say("POST", target, headers, body).await;
         refuses(&answer, status, code, says);
-        assert_eq!(answer.headers.contains_key("retry-after"), code == "noPublisher");
+        assert!(!answer.headers.contains_key("retry-after"));
         if status == 413 {
             client = control.client().await;
         }
@@ -411,8 +409,6 @@ async fn what_cannot_be_had_is_refused_and_leaves_nothing() {
         .unwrap();
     let answer = post(&mut client, &format!("{whip}/alice"), OBS).await;
     refuses(&answer, 409, "conflict", "alice");
-    let answer = post(&mut client, &format!("/whep/{id}/alice"), WHEP).await;
-    refuses(&answer, 404, "noPublisher", "alice");
     // What the publisher sends must be in the offer.
     session(&post(&mut client, &whip, OBS).await);
     let others = WHEP
@@ -427,9 +423,9 @@ async fn what_cannot_be_had_is_refused_and_leaves_nothing() {
     control.close().await;
 }
 
-/// A player whose publisher has no sound gets the pictures, and a refused section for the rest.
+/// A player whose publisher has no sound gets the pictures, and may be sent sound later; what the publisher sends comes first.
 #[tokio::test]
-async fn a_player_gets_what_there_is() {
+async fn a_player_is_answered_all_that_it_may_be_sent() {
     let control = Control::start().await;
     let mut client = control.client().await;
     let whole = FFMPEG
@@ -437,13 +433,101 @@ async fn a_player_gets_what_there_is() {
         .replace("BUNDLE 0 1", "BUNDLE 1");
     session(&post(&mut client, "/whip/stage", &whole).await);
     let (_, answer) = session(&post(&mut client, "/whep/stage", WHEP).await);
-    assert!(answer.contains("m=audio 0 "), "{answer}");
-    assert!(answer.contains("a=group:BUNDLE 1\r\n"), "{answer}");
-    let video = answer.split("m=video").nth(1).unwrap();
-    for line in ["a=sendonly", "a=ssrc-group:FID ", "a=candidate:1 1 udp", "a=msid:"] {
+    assert!(answer.contains("a=group:BUNDLE 0 1\r\n"), "{answer}");
+    let (audio, video) = answer.split_once("m=video").unwrap();
+    for line in ["a=sendonly", "a=ssrc:", "a=candidate:1 1 udp", "opus/48000/2"] {
+        assert!(audio.contains(line), "{line}: {answer}");
+    }
+    for line in ["a=sendonly", "a=ssrc-group:FID ", "a=msid:", "VP8/90000"] {
         assert!(video.contains(line), "{line}: {answer}");
     }
-    assert_eq!(video.matches("H264/90000").count(), 1, "{answer}");
+    let name = "rtpmap:";
+    let first = video.lines().find(|line| line.contains(name)).unwrap();
+    assert!(first.ends_with(" H264/90000"), "{answer}");
+    let room = control.server.rooms()[0].clone();
+    let consumer = sent_in(&room).remove(0);
+    let [media, repair] = [
+        consumer.rtp_parameters().encodings[0].ssrc,
+        consumer.rtp_parameters().encodings[0].rtx.unwrap().ssrc,
+    ]
+    .map(Option::unwrap);
+    assert!(
+        video.contains(&format!("a=ssrc-group:FID {media} {repair}\r\n")),
+        "{answer}"
+    );
+    control.close().await;
+}
+
+/// The player comes first, two encoders come and go, and the player hears one stream.
+#[tokio::test]
+async fn a_player_waits_and_goes_on_whoever_publishes() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let mut player = Browser::new(Begins::Here, OPUS).await;
+    let offer = player.offer(Direction::RecvOnly);
+    let (watching, answer) = session(&post(&mut client, "/whep/stage/alice", &offer).await);
+    player.answered(&answer);
+    player.run_until("its connection", |own| own.connected).await;
+    let room = control.server.rooms()[0].clone();
+    let mut heard = 0;
+    for round in 0..3 {
+        let mut publisher = Browser::new(Begins::Here, OPUS - round).await;
+        let offer = publisher.offer(Direction::SendOnly);
+        let (publishing, answer) = session(&post(&mut client, "/whip/stage/alice", &offer).await);
+        let sent = publisher.answered(&answer);
+        publisher.run_until("its connection", |own| own.connected).await;
+        let hears = async {
+            let mut seq = 1_000 * u64::from(round);
+            while player.packets.len() < heard + 5 {
+                publisher.send_on(sent, OPUS - round, seq, b"sound");
+                seq += 1;
+                turn(&mut publisher).await;
+                turn(&mut player).await;
+            }
+        };
+        soon("sound", hears).await;
+        heard = player.packets.len();
+        assert_eq!(client.say("DELETE", &publishing, &[], "").await.status, 200);
+        until("its end", || room.producers().is_empty()).await;
+        let consumers = sent_in(&room);
+        assert!(consumers.len() == 1 && consumers[0].waits());
+    }
+    let first = &player.packets[0].header;
+    let mut seqs: Vec<u16> = Vec::new();
+    for packet in &player.packets {
+        let header = &packet.header;
+        assert_eq!((header.ssrc, header.payload_type), (first.ssrc, first.payload_type));
+        assert!(answer.contains(&format!("a=ssrc:{} cname:", *header.ssrc)));
+        seqs.push(header.sequence_number);
+    }
+    seqs.sort_by_key(|seq| seq.wrapping_sub(first.sequence_number.wrapping_sub(100)));
+    let steps = seqs.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+    // The socket may have lost some; nothing begins anew.
+    assert!(steps.clone().all(|step| (1..20).contains(&step)), "{seqs:?}");
+    assert_eq!(client.say("GET", &watching, &[], "").await.status, 200);
+    control.close().await;
+}
+
+/// Whoever publishes something that a player does not know is not what it waits for.
+#[tokio::test]
+async fn a_player_waits_for_what_it_knows() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let vp8_only = WHEP.replace("H264/90000", "theora/90000");
+    session(&post(&mut client, "/whep/stage", &vp8_only).await);
+    let room = control.server.rooms()[0].clone();
+    let (publishing, _) = session(&post(&mut client, "/whip/stage/first", OBS).await);
+    until("the sound", || sent_in(&room).len() == 1).await;
+    session(&post(&mut client, "/whip/stage/second", CHROMIUM).await);
+    client.say("DELETE", &publishing, &[], "").await;
+    until("sound and pictures of the second", || {
+        let sources: Vec<_> = sent_in(&room)
+            .iter()
+            .map(|own| own.producer().peer().unwrap().name().to_owned())
+            .collect();
+        sources == ["second", "second"]
+    })
+    .await;
     control.close().await;
 }
 
@@ -534,6 +618,55 @@ async fn pages_of_permitted_origins_can_read_everything_and_others_nothing() {
     // Its URL is a secret, and the token is not asked for.
     assert_eq!(client.say("DELETE", &location, &[from], "").await.status, 200);
     control.close().await;
+}
+
+/// An encoder that has crashed comes again under its name; who is publishing is not driven away, unless anybody may do that.
+#[tokio::test]
+async fn a_name_is_taken_over_from_who_is_silent() {
+    for takeover in [ClientTakeover::Own, ClientTakeover::Any] {
+        let options = ControlOptions {
+            signalling: SignallingOptions {
+                takeover,
+                ..SignallingOptions::default()
+            },
+            ..ControlOptions::default()
+        };
+        let control = Control::start_with(settings(1), Limits::default(), options).await;
+        let mut client = control.client().await;
+        let mut first = Browser::new(Begins::Here, OPUS).await;
+        let offer = first.offer(Direction::SendOnly);
+        let (crashed, answer) = session(&post(&mut client, "/whip/stage/alice", &offer).await);
+        let sent = first.answered(&answer);
+        first.run_until("its connection", |own| own.connected).await;
+        let room = control.server.rooms()[0].clone();
+        let before = room.producers()[0].id();
+        if takeover == ClientTakeover::Own {
+            // While it sends, it stays.
+            let second = post(&mut client, "/whip/stage/alice", OBS);
+            tokio::pin!(second);
+            let mut seq = 0;
+            let refused = async {
+                loop {
+                    tokio::select! {
+                        answer = &mut second => break answer,
+                        () = turn(&mut first) => {
+                            first.send_on(sent, OPUS, seq, b"sound");
+                            seq += 1;
+                        }
+                    }
+                }
+            };
+            let refused = soon("the refusal", refused).await;
+            refuses(&refused, 409, "conflict", "alice");
+        }
+        // It crashes, and the server hears nothing of that.
+        drop(first);
+        session(&post(&mut client, "/whip/stage/alice", OBS).await);
+        assert_eq!(room.peers().len(), 1);
+        assert!(room.producers().iter().all(|producer| producer.id() != before));
+        refuses(&client.say("GET", &crashed, &[], "").await, 404, "notFound", "ended");
+        control.close().await;
+    }
 }
 
 async fn with_sessions(sessions: usize, connect: Duration) -> Control {

@@ -9,8 +9,8 @@ pub(crate) const ROOMS: [u32; 5] = [15, 45, 90, 135, 180];
 
 /// What each row of points is measured with, and its colour.
 pub(crate) const WINDOWS: [(&str, &str, &str); 2] = [
-    ("0", "window off", "#2471a3"),
-    ("auto", "window on (default)", "#c0392b"),
+    ("0", "no window (default)", "#2471a3"),
+    ("1000", "window of 1 ms", "#c0392b"),
 ];
 
 /// One run of `weir load --rooms`.

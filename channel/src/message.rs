@@ -45,7 +45,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 11;
+pub const PROTOCOL_VERSION: u32 = 12;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -224,6 +224,10 @@ pub enum Method {
     /// Nobody has read the sockets of a room that is being adopted for so long that what waits in them is of no use any more: it is
     /// dropped.
     DropWaiting { room: RoomId },
+    /// A consumer that outlives its producers is sent another producer of its room from now on: under its SSRCs, whose numbers go on,
+    /// from the next key frame if it is video. What is new stands in a request as for a new consumer; its pause and its preferred
+    /// profile do not count. Answered as [`Method::CreateConsumer`].
+    SetConsumerSource(CreateConsumer),
 }
 
 impl Method {

@@ -393,6 +393,7 @@ impl Model {
                     }),
                     cname: "weir".to_owned(),
                     cname_is_made_up: false,
+                    lasting_cname: None,
                 }));
             }
             Operation::PauseConsumer { consumer, pause } => {

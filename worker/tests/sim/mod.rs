@@ -354,6 +354,7 @@ impl Sim {
             rtx: None,
             cname: "weir".to_owned(),
             cname_is_made_up: false,
+            lasting_cname: None,
         };
         edit(&mut request);
         request

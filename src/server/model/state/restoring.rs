@@ -73,7 +73,7 @@ impl State {
             Method::CreateConsumer(request) => {
                 self.set_worker_paused(Pausable::Consumer(request.consumer), request.paused);
                 if let Some(node) = self.consumers.get(&request.consumer) {
-                    let source_paused = source_paused_of(reply, &node.producer);
+                    let source_paused = source_paused_of(reply, &node.producer());
                     self.consumer_source_paused(request.consumer, source_paused);
                 }
             }

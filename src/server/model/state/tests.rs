@@ -353,6 +353,7 @@ fn method() -> impl Strategy<Value = Method> {
                 rtx: None,
                 cname: "weir".to_owned(),
                 cname_is_made_up: false,
+                lasting_cname: None,
             })
         },
     );
@@ -532,7 +533,7 @@ impl Known {
                         },
                         transport,
                         Arc::clone(&self.state.producers[&request.producer]),
-                        RtpParameters::default(),
+                        (RtpParameters::default(), None),
                         Value::Null,
                     ))
                 }
