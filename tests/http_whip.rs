@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use browser::{Begins, Browser};
 use control::{Answer, Client, Control, settings, soon};
-use serde_json::json;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
 use str0m::media::Direction;
 use tokio::time::interval;
 use weir::http::{ClientTakeover, ControlOptions, Limits, SignallingOptions, WhipOptions};
-use weir::{Consumer, PeerNotification, PeerOptions, Room, RoomOptions, RtpCapabilities};
+use weir::{Consumer, MediaKind, PeerNotification, PeerOptions, Profile, Room, RoomOptions, RtpCapabilities};
 
 const SDP: (&str, &str) = ("content-type", "application/sdp");
 const FRAGMENT: (&str, &str) = ("content-type", "application/trickle-ice-sdpfrag");
@@ -667,6 +669,164 @@ async fn a_name_is_taken_over_from_who_is_silent() {
         refuses(&client.say("GET", &crashed, &[], "").await, 404, "notFound", "ended");
         control.close().await;
     }
+}
+
+/// Where the extensions of a player's session are, by the end of their names.
+fn extensions(answer: &Answer) -> Vec<(String, String)> {
+    let links = answer.headers.get_all("link").iter();
+    links
+        .filter_map(|link| {
+            let (url, rest) = link.to_str().unwrap().strip_prefix('<')?.split_once('>')?;
+            let name = rest.split_once("urn:ietf:params:whep:ext:core:")?.1.split_once('"')?.0;
+            Some((name.to_owned(), url.to_owned()))
+        })
+        .collect()
+}
+
+/// The next event of a stream: its name and what it says. Comments are left out.
+async fn event(body: &mut Incoming, text: &mut String) -> Option<(String, Value)> {
+    loop {
+        while !text.contains("\n\n") {
+            let frame = soon("an event", body.frame()).await?.unwrap();
+            *text += std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        }
+        let (part, rest) = text.split_once("\n\n").unwrap();
+        let field = |name: &str| part.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let found =
+            field("event:").map(|name| (name.to_owned(), serde_json::from_str(field("data:").unwrap()).unwrap()));
+        *text = rest.to_owned();
+        if found.is_some() {
+            return found;
+        }
+    }
+}
+
+#[tokio::test]
+async fn players_are_told_what_is_published_and_choose_layers() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let opened = post(&mut client, "/whep/stage/alice", WHEP).await;
+    let links = extensions(&opened);
+    let (location, _) = session(&opened);
+    let expected = [("layer", "layer"), ("server-sent-events", "sse")];
+    let expected = expected.map(|(name, path)| (name.to_owned(), format!("{location}/{path}")));
+    assert_eq!(links, expected);
+    let [layer, events] = expected.map(|(_, url)| url);
+    let json = [("content-type", "application/json")];
+    let refused = client.say("POST", &events, &json, r#"["active","scte35"]"#).await;
+    refuses(&refused, 400, "invalidEvents", "scte35");
+    let refused = client.say("POST", &events, &json, "{").await;
+    refuses(&refused, 400, "invalidJson", "JSON");
+    let made = client
+        .say("POST", &events, &json, r#"["inactive","active","layers"]"#)
+        .await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let stream = made.headers["location"].to_str().unwrap().to_owned();
+    let every = client.say("POST", &events, &[], "").await;
+    assert_eq!(every.status, 201);
+    let every = every.headers["location"].to_str().unwrap().to_owned();
+    let refused = client.say("POST", &events, &[], "").await;
+    refuses(&refused, 503, "tooMany", "DELETE");
+
+    // Nobody publishes, which is not told in the beginning.
+    let mut reader = control.client().await;
+    let response = reader.begin("GET", &stream, &[], "").await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (mut body, mut text) = (response.into_body(), String::new());
+    assert_eq!(
+        event(&mut body, &mut text).await.unwrap(),
+        ("layers".to_owned(), json!({}))
+    );
+    let mut other = control.client().await;
+    let response = other.begin("GET", &every, &[], "").await;
+    let (mut all, mut all_text) = (response.into_body(), String::new());
+    assert_eq!(event(&mut all, &mut all_text).await.unwrap().0, "layers");
+    let viewers = ("viewercount".to_owned(), json!({"viewercount": 0}));
+    assert_eq!(event(&mut all, &mut all_text).await.unwrap(), viewers);
+
+    // What is wanted before counts when somebody publishes.
+    assert_eq!(client.say("POST", &layer, &json, r#"{"rid":"low"}"#).await.status, 200);
+    let (publishing, _) = session(&post(&mut client, "/whip/stage/alice", SIMULCAST).await);
+    assert_eq!(
+        event(&mut body, &mut text).await.unwrap(),
+        ("active".to_owned(), json!({}))
+    );
+    let layers = loop {
+        let (name, layers) = event(&mut body, &mut text).await.unwrap();
+        assert_eq!(name, "layers");
+        if layers["1"].is_array() {
+            break layers;
+        }
+    };
+    let rids: Vec<&str> = layers["1"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| own["rid"].as_str().unwrap())
+        .collect();
+    assert_eq!(rids, ["q", "h", "f"], "{layers}");
+    let room = control.server.rooms()[0].clone();
+    let video = || {
+        sent_in(&room)
+            .into_iter()
+            .find(|own| own.kind() == MediaKind::Video)
+            .unwrap()
+    };
+    assert_eq!(video().preferred_profile(), Profile::Low);
+    for (wish, profile) in [
+        (r#"{"mediaId":"1","rid":"h"}"#, Profile::Medium),
+        (r#"{"mediaId":1,"encodingId":"q"}"#, Profile::Low),
+        (r#"{"maxSpatialLayerId":7}"#, Profile::High),
+        (r#"{"spatialLayerId":1,"temporalLayerId":0}"#, Profile::Medium),
+        (r#"{"mediaId":"1"}"#, Profile::Default),
+    ] {
+        let answer = client.say("POST", &layer, &json, wish).await;
+        assert_eq!(answer.status, 200, "{wish}: {}", answer.text);
+        assert_eq!(video().preferred_profile(), profile, "{wish}");
+    }
+    for (wish, says) in [
+        (r#"{"rid":"x"}"#, "no layer x"),
+        (r#"{"mediaId":"9"}"#, "section"),
+        (r#"{"mediaId":[]}"#, "mediaId"),
+        (r#"{"maxWidth":640}"#, "rid"),
+    ] {
+        let refused = client.say("POST", &layer, &json, wish).await;
+        refuses(&refused, 422, "unsupportedLayer", says);
+    }
+    let of_publisher = format!("{publishing}/layer").replace("/whip/", "/whep/");
+    let refused = client.say("POST", &of_publisher, &json, "{}").await;
+    refuses(&refused, 404, "notFound", "only players");
+
+    client.say("DELETE", &publishing, &[], "").await;
+    let inactive = async {
+        loop {
+            let (name, _) = event(&mut body, &mut text).await.unwrap();
+            if name == "inactive" {
+                break;
+            }
+        }
+    };
+    soon("the publisher's end", inactive).await;
+    // Who comes later reads on; and the stream ends for everybody.
+    let mut later = control.client().await;
+    let response = later.begin("GET", &stream, &[], "").await;
+    soon("the end", async {
+        while event(&mut body, &mut text).await.is_some() {}
+    })
+    .await;
+    let (mut body, mut text) = (response.into_body(), String::new());
+    assert_eq!(client.say("DELETE", &stream, &[], "").await.status, 200);
+    soon("the end", async {
+        while event(&mut body, &mut text).await.is_some() {}
+    })
+    .await;
+    refuses(&client.say("GET", &stream, &[], "").await, 404, "notFound", "POST");
+    client.say("DELETE", &location, &[], "").await;
+    soon("the end", async {
+        while event(&mut all, &mut all_text).await.is_some() {}
+    })
+    .await;
+    control.close().await;
 }
 
 async fn with_sessions(sessions: usize, connect: Duration) -> Control {

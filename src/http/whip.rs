@@ -6,6 +6,8 @@
 //! more lenient than the RFC in some places and stricter in others; each has its reason beside it.
 
 mod answer;
+mod events;
+mod layers;
 mod news;
 mod play;
 mod problem;
@@ -14,6 +16,7 @@ mod request;
 mod rooms;
 mod session;
 mod takeover;
+mod viewers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +28,16 @@ use tokio::sync::Semaphore;
 
 pub use self::answer::IceServer;
 use self::answer::{Discovery, Emptiness, Patched, SdpCreated, entity_tag};
+pub(super) use self::events::{follow, subscribe, unsubscribe};
+use self::layers::Layers;
+pub(super) use self::layers::choose_layer;
 use self::news::News;
 use self::play::{Watching, Wish};
 use self::problem::Problem;
 use self::request::WhipRequest;
 use self::rooms::Rooms;
 use self::session::{Begun, Session, Sessions};
-use super::peers::path_segment;
+use self::viewers::Viewers;
 use super::state::App;
 use crate::sdp::{Fragment, Offer};
 use crate::{Direction, Error, PeerOptions, RtpCapabilities, Server, WebRtcTransportOptions};
@@ -71,6 +77,8 @@ pub(super) struct Whip {
     sessions: Sessions,
     rooms: Arc<Rooms>,
     news: Arc<News>,
+    viewers: Arc<Viewers>,
+    layers: Layers,
     slots: Arc<Semaphore>,
     unconnected: Arc<Semaphore>,
 }
@@ -83,6 +91,8 @@ impl Whip {
             sessions: Sessions::default(),
             rooms: Arc::default(),
             news: Arc::default(),
+            viewers: Arc::default(),
+            layers: Layers::default(),
             slots: Arc::new(Semaphore::new(most)),
             unconnected: Arc::new(Semaphore::new(most.div_ceil(UNCONNECTED_OF_ALL))),
             options,
@@ -201,19 +211,22 @@ async fn open(app: &Arc<App>, request: &WhipRequest, protocol: Protocol) -> Resu
     let mut taken = offer.media.iter().zip(&media);
     let mid = taken.find_map(|(section, media)| media.as_ref().and(section.mid.clone()));
     let text = answer::write(&offer, &transport, media);
-    let location = format!("/{}/{}/sessions/{id}", protocol.name(), path_segment(&place.room),);
     let tag = entity_tag(&transport);
+    let mut response = (StatusCode::CREATED, text).into_response();
+    let headers = response.headers_mut();
     // From here on the session has what was begun.
     if let Some(begun) = begun.done() {
         let session = Session::new(id, protocol, place.room, begun, (offer.ice, mid), (transport, watching));
+        let location = session.path();
+        if protocol == Protocol::Whep {
+            events::announce(headers, &location);
+        }
+        if let Ok(location) = HeaderValue::try_from(location) {
+            headers.insert(header::LOCATION, location);
+        }
         session::begin(whip, session, places);
     }
-    let mut response = (StatusCode::CREATED, text).into_response();
-    let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(request::SDP));
-    if let Ok(location) = HeaderValue::try_from(location) {
-        headers.insert(header::LOCATION, location);
-    }
     headers.insert(header::ETAG, tag);
     answer::add_links(headers, &whip.options.ice_servers);
     Ok(response)

@@ -12,8 +12,8 @@ use super::problem::Problem;
 use crate::sdp::{AnsweredMedia, AnsweredStream, MediaDirection, Offer, RtpSection, SdpError};
 use crate::server::lock;
 use crate::{
-    Consumer, ConsumerOptions, ConsumerReservation, Error, Peer, Producer, ProducerId, Room, RtpCapabilities, RtpCodec,
-    RtpCodecCapability, RtpHeaderExtensionCapability, WebRtcTransport,
+    Consumer, ConsumerOptions, ConsumerReservation, Error, Peer, Producer, ProducerId, Profile, Room, RtpCapabilities,
+    RtpCodec, RtpCodecCapability, RtpHeaderExtensionCapability, WebRtcTransport,
 };
 
 /// What a section can receive.
@@ -36,17 +36,39 @@ pub(super) struct Watching {
     wish: Wish,
     transport: WebRtcTransport,
     slots: tokio::sync::Mutex<Vec<Slot>>,
-    /// What is known of them while somebody works on them: what each is sent, or was.
-    seen: Mutex<Vec<Option<Consumer>>>,
+    /// What is known of them while somebody works on them.
+    seen: Mutex<Vec<Seen>>,
 }
 
 /// A section.
 #[derive(Debug)]
 struct Slot {
+    /// Its number in the offer.
+    section: usize,
     reservation: ConsumerReservation,
     consumer: Option<Consumer>,
+    /// Until there is a consumer.
+    preferred_profile: Profile,
     /// What was published and cannot be received; it is told once.
     refused: Option<ProducerId>,
+}
+
+/// What is known of a section.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// Its number in the offer.
+    pub(super) section: usize,
+    pub(super) kind: MediaKind,
+    /// What it is sent, or was.
+    consumer: Option<Consumer>,
+}
+
+impl Seen {
+    /// Whose media it is sent now.
+    pub(super) fn producer(&self) -> Option<Producer> {
+        let consumer = self.consumer.as_ref().filter(|own| !own.closed() && !own.waits())?;
+        Some(consumer.producer())
+    }
 }
 
 /// What to send in which section. `None`: a section that receives nothing.
@@ -116,7 +138,7 @@ impl Watching {
         let mut slots = Vec::new();
         let mut answered = Vec::with_capacity(plan.len());
         let mut refusal = None;
-        for track in plan {
+        for (section, track) in plan.into_iter().enumerate() {
             let Some(Track { kind, receiver }) = track else {
                 answered.push(None);
                 continue;
@@ -130,8 +152,10 @@ impl Watching {
                 Ok(reservation) => {
                     answered.push(Some(answer(&wish.room, &reservation)));
                     slots.push(Slot {
+                        section,
                         reservation,
                         consumer: None,
+                        preferred_profile: Profile::Default,
                         refused: None,
                     });
                 }
@@ -150,7 +174,7 @@ impl Watching {
                 let watching = Self {
                     wish,
                     transport: transport.clone(),
-                    seen: Mutex::new(vec![None; slots.len()]),
+                    seen: Mutex::new(slots.iter().map(Slot::seen).collect()),
                     slots: tokio::sync::Mutex::new(slots),
                 };
                 Ok((watching, answered))
@@ -158,19 +182,24 @@ impl Watching {
         }
     }
 
-    pub(super) fn room(&self) -> &Room {
-        &self.wish.room
+    pub(super) fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
+    /// What is known of the sections.
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        lock(&self.seen).clone()
     }
 
     /// Whether some section is sent nothing.
     pub(super) fn waits(&self) -> bool {
-        let waits = |own: &Option<Consumer>| own.as_ref().is_none_or(Consumer::waits);
+        let waits = |seen: &Seen| seen.consumer.as_ref().is_none_or(Consumer::waits);
         lock(&self.seen).iter().any(waits)
     }
 
     /// Whether everything was closed that it was sent, by an operator or because it could not be continued.
     pub(super) fn is_over(&self) -> bool {
-        let is_closed = |own: &Option<Consumer>| own.as_ref().is_some_and(Consumer::closed);
+        let is_closed = |seen: &Seen| seen.consumer.as_ref().is_some_and(Consumer::closed);
         let seen = lock(&self.seen);
         !seen.is_empty() && seen.iter().all(is_closed)
     }
@@ -213,11 +242,31 @@ impl Watching {
                 debug!(%error, "a player cannot be given its source");
             }
         }
-        *lock(&self.seen) = slots.iter().map(|slot| slot.consumer.clone()).collect();
+        *lock(&self.seen) = slots.iter().map(Slot::seen).collect();
+    }
+
+    /// Sets the highest profile that a section should be sent, whoever publishes.
+    pub(super) async fn prefer(&self, section: usize, profile: Profile) -> Result<(), Error> {
+        let mut slots = self.slots.lock().await;
+        if let Some(slot) = slots.iter_mut().find(|slot| slot.section == section) {
+            slot.preferred_profile = profile;
+            if let Some(consumer) = slot.consumer.as_ref().filter(|own| !own.closed()) {
+                consumer.set_preferred_profile(profile).await?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Slot {
+    fn seen(&self) -> Seen {
+        Seen {
+            section: self.section,
+            kind: self.reservation.kind(),
+            consumer: self.consumer.clone(),
+        }
+    }
+
     fn waits(&self) -> bool {
         self.consumer.as_ref().is_none_or(Consumer::waits)
     }
@@ -226,7 +275,10 @@ impl Slot {
         match &self.consumer {
             Some(consumer) => consumer.set_source(producer).await,
             None => {
-                let options = ConsumerOptions::default();
+                let options = ConsumerOptions {
+                    preferred_profile: self.preferred_profile,
+                    ..ConsumerOptions::default()
+                };
                 let made = transport.consume_reserved(&self.reservation, producer, options).await?;
                 self.consumer = Some(made);
                 Ok(())

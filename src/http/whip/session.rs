@@ -10,12 +10,15 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info};
 
+use super::events::Subscriptions;
 use super::play::Watching;
 use super::problem::Problem;
 use super::request::WhipRequest;
 use super::rooms::Stay;
+use super::viewers::Viewer;
 use super::{Protocol, Whip};
 use crate::http::error::ApiError;
+use crate::http::peers::path_segment;
 use crate::http::signalling::secret;
 use crate::sdp::IceClient;
 use crate::server::{lock, random};
@@ -37,6 +40,8 @@ pub(super) struct Session {
     pub(super) transport: WebRtcTransport,
     /// What a player watches.
     pub(super) watching: Option<Watching>,
+    /// What a player has asked to be told.
+    pub(super) subscriptions: Subscriptions,
     /// The client's credentials; held while ICE is restarted.
     pub(super) ice: tokio::sync::Mutex<IceClient>,
     /// The section that has the transport.
@@ -61,11 +66,30 @@ impl Session {
             peer,
             transport,
             watching,
+            subscriptions: Subscriptions::default(),
             ice: tokio::sync::Mutex::new(ice),
             mid,
             ended: Notify::new(),
             _stay: stay,
         }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> String {
+        let Self { id, protocol, room, .. } = self;
+        format!("/{}/{}/sessions/{id}", protocol.name(), path_segment(room))
+    }
+
+    /// What a player watches.
+    pub(super) fn watching(&self) -> Result<&Watching, Problem> {
+        let message = "this is a publisher's session; only players have layers and events";
+        let problem = || Problem::new(StatusCode::NOT_FOUND, "notFound", message);
+        self.watching.as_ref().ok_or_else(problem)
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.peer.closed()
     }
 
     /// What only its client knows.
@@ -76,7 +100,13 @@ impl Session {
     /// News of the room that a player watches.
     fn news(&self, whip: &Weak<Whip>) -> Option<watch::Receiver<()>> {
         let (whip, watching) = (whip.upgrade()?, self.watching.as_ref()?);
-        Some(whip.news.of(&whip.server, watching.room().id()))
+        Some(whip.news.of(&whip.server, watching.wish().room.id()))
+    }
+
+    /// Counts a player.
+    fn enter_viewers(&self, whip: &Weak<Whip>) -> Option<Viewer> {
+        let (whip, watching) = (whip.upgrade()?, self.watching.as_ref()?);
+        Some(whip.viewers.enter(watching.wish()))
     }
 
     /// Gives a player what there is to watch.
@@ -169,6 +199,7 @@ async fn watch_over(whip: Weak<Whip>, session: Arc<Session>, mut places: Places,
     let begin = Instant::now();
     let mut news = session.news(&whip);
     let mut looks = 0_u32;
+    let mut viewer = None;
     let mut notifications = session.peer.notifications();
     let mut reads = true;
     let mut look = interval(LOOK);
@@ -193,6 +224,7 @@ async fn watch_over(whip: Weak<Whip>, session: Arc<Session>, mut places: Places,
                 if session.transport.dtls_state() == DtlsState::Connected && places.unconnected.take().is_some() {
                     let Session { protocol, room, peer, .. } = &*session;
                     info!(protocol = protocol.name(), room, peer = peer.name(), "a session has connected");
+                    viewer = session.enter_viewers(&whip);
                 }
                 let connected = places.unconnected.is_none();
                 if let Some(why) = session.over() {
@@ -207,6 +239,7 @@ async fn watch_over(whip: Weak<Whip>, session: Arc<Session>, mut places: Places,
     if let Some(whip) = whip.upgrade() {
         whip.sessions.remove(&session.id);
     }
+    drop(viewer);
     let Session {
         protocol, room, peer, ..
     } = &*session;
