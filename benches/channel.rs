@@ -140,6 +140,7 @@ fn messages() -> Vec<(&'static str, Message)> {
                 rtx: None,
                 cname: "weir".to_owned(),
                 cname_is_made_up: false,
+                lasting_cname: None,
             })),
         ),
         (

@@ -144,6 +144,7 @@ impl Fixture {
                 }),
                 cname: "weir".to_owned(),
                 cname_is_made_up: false,
+                lasting_cname: None,
             }));
         }
         for method in &methods {

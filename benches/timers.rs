@@ -264,6 +264,7 @@ fn consumer(transport: u64, consumer: u64, producer: u64) -> Method {
         rtx: None,
         cname: "weir".to_owned(),
         cname_is_made_up: false,
+        lasting_cname: None,
     })
 }
 

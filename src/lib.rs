@@ -28,15 +28,15 @@ pub mod settings;
 pub use embed::run_worker_if_started_as_one;
 pub use server::{
     ActiveSpeaker, ActiveSpeakerDetector, AudioLevel, AudioLevelsStream, CloseCause, ConnectedSockets, Consumer,
-    ConsumerInfo, ConsumerOptions, ConsumerRtp, DeathCause, Direction, EnableOptions, Error, Event, EventKind,
-    EventStream, Family, IceCandidate, IceCandidateType, IceParameters, IceTcpType, InboundRtpStats, IpFamily, Joined,
-    LocalBandwidth, LogSettings, LogTag, MirrorOptions, Mirroring, Originator, OutboundRtpStats, Peer, PeerDump,
-    PeerInfo, PeerNotification, PeerNotifications, PeerOptions, PlainTransportOptions, PortRange, Producer,
-    ProducerLevel, ProducerOptions, RemoteBandwidth, Room, RoomDump, RoomOptions, RtcStats, RtcTransportStats,
-    RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability, RtpEncoding, RtpHeaderExtension,
-    RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtpStreamer, RtpStreamerOptions, RtxParameters,
-    Server, ServerDump, Settings, SettingsUpdate, Shortage, Side, StartError, Transport, TransportKind, Tuple,
-    WebRtcTransport, WebRtcTransportOptions, WorkerDump, WorkerInfo, WorkerState,
+    ConsumerInfo, ConsumerOptions, ConsumerReservation, ConsumerRtp, DeathCause, Direction, EnableOptions, Error,
+    Event, EventKind, EventStream, Family, IceCandidate, IceCandidateType, IceParameters, IceTcpType, InboundRtpStats,
+    IpFamily, Joined, LocalBandwidth, LogSettings, LogTag, MirrorOptions, Mirroring, Originator, OutboundRtpStats,
+    Peer, PeerDump, PeerInfo, PeerNotification, PeerNotifications, PeerOptions, PlainTransportOptions, PortRange,
+    Producer, ProducerLevel, ProducerOptions, RemoteBandwidth, Room, RoomDump, RoomOptions, RtcStats,
+    RtcTransportStats, RtcpFeedback, RtcpParameters, RtpCapabilities, RtpCodec, RtpCodecCapability, RtpEncoding,
+    RtpHeaderExtension, RtpHeaderExtensionCapability, RtpParameters, RtpStreamRtcStats, RtpStreamer,
+    RtpStreamerOptions, RtxParameters, Server, ServerDump, Settings, SettingsUpdate, Shortage, Side, StartError,
+    Transport, TransportKind, Tuple, WebRtcTransport, WebRtcTransportOptions, WorkerDump, WorkerInfo, WorkerState,
 };
 pub use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 pub use weir_channel::message::{

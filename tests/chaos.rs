@@ -52,6 +52,17 @@ fn nobody_loses_anything(further: &[&str]) -> Value {
     for number in ["packets_lost_after_repair", "descriptors_slope", "memory_slope"] {
         assert!(report[number].is_number(), "{number} in {report}");
     }
+    let lost = &report["lost"];
+    let of_kinds = lost["sound"].as_u64().zip(lost["video"].as_u64());
+    let of_kinds = of_kinds.map(|(sound, video)| sound + video);
+    assert_eq!(of_kinds, report["packets_lost_after_repair"].as_u64(), "{report}");
+    for reason in ["foreignSource", "badCheck", "connectionSilent", "stale"] {
+        assert_eq!(
+            report["dropped"]["unrouted"][reason],
+            Value::Null,
+            "{reason} in {report}"
+        );
+    }
     for quantile in ["p50", "p99", "max"] {
         assert!(report["gap_ms"][quantile].is_f64(), "{quantile} in {report}");
     }

@@ -249,6 +249,19 @@ async fn whip_session(session: &mut Session) {
                 .await;
             session.write("PATCH", &own, &[fragment], restart, 204).await;
             if protocol == "whep" {
+                let json = ("content-type", "application/json");
+                let layer = format!("{own}/layer");
+                session.write("OPTIONS", &layer, &[], "", 200).await;
+                session.write("POST", &layer, &[json], r#"{"rid":"low"}"#, 200).await;
+                session.write("POST", &layer, &[json], r#"{"rid":"none"}"#, 422).await;
+                let events = format!("{own}/sse");
+                session.write("OPTIONS", &events, &[], "", 200).await;
+                session.write("POST", &events, &[json], r#"["unknown"]"#, 400).await;
+                let made = session.write("POST", &events, &[json], r#"["active"]"#, 201).await;
+                let stream = made.headers["location"].to_str().unwrap().to_owned();
+                session.write("OPTIONS", &stream, &[], "", 200).await;
+                session.write("DELETE", &stream, &[], "", 200).await;
+                session.write("GET", &stream, &[], "", 404).await;
                 session.write("DELETE", &own, &[], "", 200).await;
                 session.write("DELETE", &own, &[], "", 404).await;
             }
@@ -399,7 +412,8 @@ async fn every_described_route_is_served_and_no_other_method_is() {
             .replace("{name}", "nobody")
             .replace("{room}", "7")
             .replace("{peer}", "nobody")
-            .replace("{session}", "none");
+            .replace("{session}", "none")
+            .replace("{stream}", "none");
         // With no such room or thing, nothing happens.
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let described = methods.get(method.to_lowercase()).is_some();

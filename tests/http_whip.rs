@@ -11,11 +11,17 @@ use std::time::Duration;
 
 use browser::{Begins, Browser};
 use control::{Answer, Client, Control, settings, soon};
-use serde_json::json;
-use str0m::media::Direction;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use str0m::media::{Direction, Mid};
 use tokio::time::interval;
-use weir::http::{ControlOptions, Limits, SignallingOptions, WhipOptions};
-use weir::{PeerNotification, PeerOptions, RoomOptions, RtpCapabilities};
+use weir::http::{ClientTakeover, ControlOptions, Limits, SignallingOptions, WhipOptions};
+use weir::{
+    Consumer, EventKind, MediaKind, PeerNotification, PeerOptions, Profile, Room, RoomOptions, RtpCapabilities, Server,
+};
 
 const SDP: (&str, &str) = ("content-type", "application/sdp");
 const FRAGMENT: (&str, &str) = ("content-type", "application/trickle-ice-sdpfrag");
@@ -72,6 +78,43 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
         }
     };
     soon(what, waited).await;
+}
+
+/// What players are sent. Peers that know no codec have consumers, too, which nobody enables.
+fn sent_in(room: &Room) -> Vec<Consumer> {
+    room.consumers().into_iter().filter(Consumer::enabled).collect()
+}
+
+/// The publisher sends until the player has heard five packets more; returns the number after the last one.
+async fn hears(publisher: &mut Browser, player: &mut Browser, (sent, payload_type): (Mid, u8), mut seq: u64) -> u64 {
+    let enough = player.packets.len() + 5;
+    let hears = async {
+        while player.packets.len() < enough {
+            publisher.send_on(sent, payload_type, seq, b"sound");
+            seq += 1;
+            turn(publisher).await;
+            turn(player).await;
+        }
+    };
+    soon("sound", hears).await;
+    seq
+}
+
+/// Everything that a player has heard was one stream, that of its answer.
+#[track_caller]
+fn judge_one_stream(player: &Browser, answer: &str) {
+    let first = &player.packets[0].header;
+    let mut seqs: Vec<u16> = Vec::new();
+    for packet in &player.packets {
+        let header = &packet.header;
+        assert_eq!((header.ssrc, header.payload_type), (first.ssrc, first.payload_type));
+        assert!(answer.contains(&format!("a=ssrc:{} cname:", *header.ssrc)));
+        seqs.push(header.sequence_number);
+    }
+    seqs.sort_by_key(|seq| seq.wrapping_sub(first.sequence_number.wrapping_sub(100)));
+    let mut steps = seqs.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+    // The socket may have lost some; nothing begins anew, and nothing comes twice.
+    assert!(steps.all(|step| (1..100).contains(&step)), "{seqs:?}");
 }
 
 /// Lets a browser do one thing: take a datagram, or notice what time it is.
@@ -167,12 +210,11 @@ async fn a_room_of_sessions_only_ends_with_the_last_of_them() {
     assert!(!room.closed());
     client.say("DELETE", &second, &[], "").await;
     until("the room's end", || room.closed()).await;
-    refuses(
-        &post(&mut client, "/whep/stage", WHEP).await,
-        404,
-        "noPublisher",
-        "try again",
-    );
+    // Who watches may come first, and leaves nothing either.
+    let (watching, _) = session(&post(&mut client, "/whep/stage", WHEP).await);
+    assert_eq!(control.server.rooms().len(), 1);
+    client.say("DELETE", &watching, &[], "").await;
+    until("the room's end", || control.server.rooms().is_empty()).await;
     control.close().await;
 }
 
@@ -378,25 +420,19 @@ async fn what_cannot_be_had_is_refused_and_leaves_nothing() {
         ("/whip/a%20b", &[SDP], OBS.to_owned(), 400, "invalidId", "letters"),
         ("/whep/999", &[SDP], WHEP.to_owned(), 404, "notFound", "no room 999"),
         (
-            "/whep/nowhere",
-            &[SDP],
-            WHEP.to_owned(),
-            404,
-            "noPublisher",
-            "try again",
-        ),
-        (
             &format!("/whep/{id}"),
             &[SDP],
-            WHEP.to_owned(),
-            404,
-            "noPublisher",
-            "try again",
+            WHEP.replace("/90000", "/90001")
+                .replace("/48000", "/48001")
+                .replace("/8000", "/8001"),
+            422,
+            "unsupportedOffer",
+            "the room relays no codec",
         ),
     ] {
         let answer = client.say("POST", target, headers, body).await;
         refuses(&answer, status, code, says);
-        assert_eq!(answer.headers.contains_key("retry-after"), code == "noPublisher");
+        assert!(!answer.headers.contains_key("retry-after"));
         if status == 413 {
             client = control.client().await;
         }
@@ -411,8 +447,6 @@ async fn what_cannot_be_had_is_refused_and_leaves_nothing() {
         .unwrap();
     let answer = post(&mut client, &format!("{whip}/alice"), OBS).await;
     refuses(&answer, 409, "conflict", "alice");
-    let answer = post(&mut client, &format!("/whep/{id}/alice"), WHEP).await;
-    refuses(&answer, 404, "noPublisher", "alice");
     // What the publisher sends must be in the offer.
     session(&post(&mut client, &whip, OBS).await);
     let others = WHEP
@@ -427,9 +461,9 @@ async fn what_cannot_be_had_is_refused_and_leaves_nothing() {
     control.close().await;
 }
 
-/// A player whose publisher has no sound gets the pictures, and a refused section for the rest.
+/// A player whose publisher has no sound gets the pictures, and may be sent sound later; what the publisher sends comes first.
 #[tokio::test]
-async fn a_player_gets_what_there_is() {
+async fn a_player_is_answered_all_that_it_may_be_sent() {
     let control = Control::start().await;
     let mut client = control.client().await;
     let whole = FFMPEG
@@ -437,13 +471,130 @@ async fn a_player_gets_what_there_is() {
         .replace("BUNDLE 0 1", "BUNDLE 1");
     session(&post(&mut client, "/whip/stage", &whole).await);
     let (_, answer) = session(&post(&mut client, "/whep/stage", WHEP).await);
-    assert!(answer.contains("m=audio 0 "), "{answer}");
-    assert!(answer.contains("a=group:BUNDLE 1\r\n"), "{answer}");
-    let video = answer.split("m=video").nth(1).unwrap();
-    for line in ["a=sendonly", "a=ssrc-group:FID ", "a=candidate:1 1 udp", "a=msid:"] {
+    assert!(answer.contains("a=group:BUNDLE 0 1\r\n"), "{answer}");
+    let (audio, video) = answer.split_once("m=video").unwrap();
+    for line in ["a=sendonly", "a=ssrc:", "a=candidate:1 1 udp", "opus/48000/2"] {
+        assert!(audio.contains(line), "{line}: {answer}");
+    }
+    for line in ["a=sendonly", "a=ssrc-group:FID ", "a=msid:", "VP8/90000"] {
         assert!(video.contains(line), "{line}: {answer}");
     }
-    assert_eq!(video.matches("H264/90000").count(), 1, "{answer}");
+    let name = "rtpmap:";
+    let first = video.lines().find(|line| line.contains(name)).unwrap();
+    assert!(first.ends_with(" H264/90000"), "{answer}");
+    let room = control.server.rooms()[0].clone();
+    let consumer = sent_in(&room).remove(0);
+    let [media, repair] = [
+        consumer.rtp_parameters().encodings[0].ssrc,
+        consumer.rtp_parameters().encodings[0].rtx.unwrap().ssrc,
+    ]
+    .map(Option::unwrap);
+    assert!(
+        video.contains(&format!("a=ssrc-group:FID {media} {repair}\r\n")),
+        "{answer}"
+    );
+    control.close().await;
+}
+
+/// The player comes first, two encoders come and go, and the player hears one stream.
+#[tokio::test]
+async fn a_player_waits_and_goes_on_whoever_publishes() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let mut player = Browser::new(Begins::Here, OPUS).await;
+    let offer = player.offer(Direction::RecvOnly);
+    let (watching, answer) = session(&post(&mut client, "/whep/stage/alice", &offer).await);
+    player.answered(&answer);
+    player.run_until("its connection", |own| own.connected).await;
+    let room = control.server.rooms()[0].clone();
+    for round in 0..3 {
+        let mut publisher = Browser::new(Begins::Here, OPUS - round).await;
+        let offer = publisher.offer(Direction::SendOnly);
+        let (publishing, answer) = session(&post(&mut client, "/whip/stage/alice", &offer).await);
+        let sent = publisher.answered(&answer);
+        publisher.run_until("its connection", |own| own.connected).await;
+        hears(
+            &mut publisher,
+            &mut player,
+            (sent, OPUS - round),
+            1_000 * u64::from(round),
+        )
+        .await;
+        assert_eq!(client.say("DELETE", &publishing, &[], "").await.status, 200);
+        until("its end", || room.producers().is_empty()).await;
+        let consumers = sent_in(&room);
+        assert!(consumers.len() == 1 && consumers[0].waits());
+    }
+    judge_one_stream(&player, &answer);
+    assert_eq!(client.say("GET", &watching, &[], "").await.status, 200);
+    control.close().await;
+}
+
+/// Kills the process of the only worker, and waits until another one has taken up what it had.
+async fn replace_worker(server: &Server) {
+    let mut events = server.events();
+    let pid = server.workers()[0].pid.unwrap();
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    let restored = async {
+        loop {
+            if let EventKind::WorkerRestored { lost, .. } = events.next().await.unwrap().kind {
+                break lost;
+            }
+        }
+    };
+    assert_eq!(soon("the next worker", restored).await, 0);
+}
+
+/// The worker dies while the player waits, and while it is sent something.
+#[tokio::test]
+async fn a_player_goes_on_whatever_happens_to_its_worker() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let mut player = Browser::new(Begins::Here, OPUS).await;
+    let offer = player.offer(Direction::RecvOnly);
+    let (_, answer) = session(&post(&mut client, "/whep/stage", &offer).await);
+    player.answered(&answer);
+    player.run_until("its connection", |own| own.connected).await;
+    for round in 0..3 {
+        let mut publisher = Browser::new(Begins::Here, OPUS).await;
+        let offer = publisher.offer(Direction::SendOnly);
+        let (publishing, answer) = session(&post(&mut client, "/whip/stage", &offer).await);
+        let sent = publisher.answered(&answer);
+        publisher.run_until("its connection", |own| own.connected).await;
+        let seq = hears(&mut publisher, &mut player, (sent, OPUS), 1_000).await;
+        if round > 0 {
+            replace_worker(&control.server).await;
+            hears(&mut publisher, &mut player, (sent, OPUS), seq).await;
+        }
+        client.say("DELETE", &publishing, &[], "").await;
+        if round < 2 {
+            replace_worker(&control.server).await;
+        }
+    }
+    judge_one_stream(&player, &answer);
+    control.close().await;
+}
+
+/// Whoever publishes something that a player does not know is not what it waits for.
+#[tokio::test]
+async fn a_player_waits_for_what_it_knows() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let vp8_only = WHEP.replace("H264/90000", "theora/90000");
+    session(&post(&mut client, "/whep/stage", &vp8_only).await);
+    let room = control.server.rooms()[0].clone();
+    let (publishing, _) = session(&post(&mut client, "/whip/stage/first", OBS).await);
+    until("the sound", || sent_in(&room).len() == 1).await;
+    session(&post(&mut client, "/whip/stage/second", CHROMIUM).await);
+    client.say("DELETE", &publishing, &[], "").await;
+    until("sound and pictures of the second", || {
+        let sources: Vec<_> = sent_in(&room)
+            .iter()
+            .map(|own| own.producer().peer().unwrap().name().to_owned())
+            .collect();
+        sources == ["second", "second"]
+    })
+    .await;
     control.close().await;
 }
 
@@ -533,6 +684,213 @@ async fn pages_of_permitted_origins_can_read_everything_and_others_nothing() {
     assert_eq!(client.say("GET", &location, &[], "").await.status, 200);
     // Its URL is a secret, and the token is not asked for.
     assert_eq!(client.say("DELETE", &location, &[from], "").await.status, 200);
+    control.close().await;
+}
+
+/// An encoder that has crashed comes again under its name; who is publishing is not driven away, unless anybody may do that.
+#[tokio::test]
+async fn a_name_is_taken_over_from_who_is_silent() {
+    for takeover in [ClientTakeover::Own, ClientTakeover::Any] {
+        let options = ControlOptions {
+            signalling: SignallingOptions {
+                takeover,
+                ..SignallingOptions::default()
+            },
+            ..ControlOptions::default()
+        };
+        let control = Control::start_with(settings(1), Limits::default(), options).await;
+        let mut client = control.client().await;
+        let mut first = Browser::new(Begins::Here, OPUS).await;
+        let offer = first.offer(Direction::SendOnly);
+        let (crashed, answer) = session(&post(&mut client, "/whip/stage/alice", &offer).await);
+        let sent = first.answered(&answer);
+        first.run_until("its connection", |own| own.connected).await;
+        let room = control.server.rooms()[0].clone();
+        let before = room.producers()[0].id();
+        if takeover == ClientTakeover::Own {
+            // While it sends, it stays.
+            let second = post(&mut client, "/whip/stage/alice", OBS);
+            tokio::pin!(second);
+            let mut seq = 0;
+            let refused = async {
+                loop {
+                    tokio::select! {
+                        answer = &mut second => break answer,
+                        () = turn(&mut first) => {
+                            first.send_on(sent, OPUS, seq, b"sound");
+                            seq += 1;
+                        }
+                    }
+                }
+            };
+            let refused = soon("the refusal", refused).await;
+            refuses(&refused, 409, "conflict", "alice");
+        }
+        // It crashes, and the server hears nothing of that.
+        drop(first);
+        session(&post(&mut client, "/whip/stage/alice", OBS).await);
+        assert_eq!(room.peers().len(), 1);
+        assert!(room.producers().iter().all(|producer| producer.id() != before));
+        refuses(&client.say("GET", &crashed, &[], "").await, 404, "notFound", "ended");
+        control.close().await;
+    }
+}
+
+/// Where the extensions of a player's session are, by the end of their names.
+fn extensions(answer: &Answer) -> Vec<(String, String)> {
+    let links = answer.headers.get_all("link").iter();
+    links
+        .filter_map(|link| {
+            let (url, rest) = link.to_str().unwrap().strip_prefix('<')?.split_once('>')?;
+            let name = rest.split_once("urn:ietf:params:whep:ext:core:")?.1.split_once('"')?.0;
+            Some((name.to_owned(), url.to_owned()))
+        })
+        .collect()
+}
+
+/// The next event of a stream: its name and what it says. Comments are left out.
+async fn event(body: &mut Incoming, text: &mut String) -> Option<(String, Value)> {
+    loop {
+        while !text.contains("\n\n") {
+            let frame = soon("an event", body.frame()).await?.unwrap();
+            *text += std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        }
+        let (part, rest) = text.split_once("\n\n").unwrap();
+        let field = |name: &str| part.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let found =
+            field("event:").map(|name| (name.to_owned(), serde_json::from_str(field("data:").unwrap()).unwrap()));
+        *text = rest.to_owned();
+        if found.is_some() {
+            return found;
+        }
+    }
+}
+
+#[tokio::test]
+async fn players_are_told_what_is_published_and_choose_layers() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let opened = post(&mut client, "/whep/stage/alice", WHEP).await;
+    let links = extensions(&opened);
+    let (location, _) = session(&opened);
+    let expected = [("layer", "layer"), ("server-sent-events", "sse")];
+    let expected = expected.map(|(name, path)| (name.to_owned(), format!("{location}/{path}")));
+    assert_eq!(links, expected);
+    let [layer, events] = expected.map(|(_, url)| url);
+    let json = [("content-type", "application/json")];
+    let refused = client.say("POST", &events, &json, r#"["active","scte35"]"#).await;
+    refuses(&refused, 400, "invalidEvents", "scte35");
+    let refused = client.say("POST", &events, &json, "{").await;
+    refuses(&refused, 400, "invalidJson", "JSON");
+    let made = client
+        .say("POST", &events, &json, r#"["inactive","active","layers"]"#)
+        .await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let stream = made.headers["location"].to_str().unwrap().to_owned();
+    let every = client.say("POST", &events, &[], "").await;
+    assert_eq!(every.status, 201);
+    let every = every.headers["location"].to_str().unwrap().to_owned();
+    let refused = client.say("POST", &events, &[], "").await;
+    refuses(&refused, 503, "tooMany", "DELETE");
+
+    // Nobody publishes, which is not told in the beginning.
+    let mut reader = control.client().await;
+    let response = reader.begin("GET", &stream, &[], "").await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (mut body, mut text) = (response.into_body(), String::new());
+    assert_eq!(
+        event(&mut body, &mut text).await.unwrap(),
+        ("layers".to_owned(), json!({}))
+    );
+    let mut other = control.client().await;
+    let response = other.begin("GET", &every, &[], "").await;
+    let (mut all, mut all_text) = (response.into_body(), String::new());
+    assert_eq!(event(&mut all, &mut all_text).await.unwrap().0, "layers");
+    let viewers = ("viewercount".to_owned(), json!({"viewercount": 0}));
+    assert_eq!(event(&mut all, &mut all_text).await.unwrap(), viewers);
+
+    // What is wanted before counts when somebody publishes.
+    assert_eq!(client.say("POST", &layer, &json, r#"{"rid":"low"}"#).await.status, 200);
+    let (publishing, _) = session(&post(&mut client, "/whip/stage/alice", SIMULCAST).await);
+    assert_eq!(
+        event(&mut body, &mut text).await.unwrap(),
+        ("active".to_owned(), json!({}))
+    );
+    let layers = loop {
+        let (name, layers) = event(&mut body, &mut text).await.unwrap();
+        assert_eq!(name, "layers");
+        if layers["1"].is_array() {
+            break layers;
+        }
+    };
+    let rids: Vec<&str> = layers["1"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| own["rid"].as_str().unwrap())
+        .collect();
+    assert_eq!(rids, ["q", "h", "f"], "{layers}");
+    let room = control.server.rooms()[0].clone();
+    let video = || {
+        sent_in(&room)
+            .into_iter()
+            .find(|own| own.kind() == MediaKind::Video)
+            .unwrap()
+    };
+    assert_eq!(video().preferred_profile(), Profile::Low);
+    for (wish, profile) in [
+        (r#"{"mediaId":"1","rid":"h"}"#, Profile::Medium),
+        (r#"{"mediaId":1,"encodingId":"q"}"#, Profile::Low),
+        (r#"{"maxSpatialLayerId":7}"#, Profile::High),
+        (r#"{"spatialLayerId":1,"temporalLayerId":0}"#, Profile::Medium),
+        (r#"{"mediaId":"1"}"#, Profile::Default),
+    ] {
+        let answer = client.say("POST", &layer, &json, wish).await;
+        assert_eq!(answer.status, 200, "{wish}: {}", answer.text);
+        assert_eq!(video().preferred_profile(), profile, "{wish}");
+    }
+    for (wish, says) in [
+        (r#"{"rid":"x"}"#, "no layer x"),
+        (r#"{"mediaId":"9"}"#, "section"),
+        (r#"{"mediaId":[]}"#, "mediaId"),
+        (r#"{"maxWidth":640}"#, "rid"),
+    ] {
+        let refused = client.say("POST", &layer, &json, wish).await;
+        refuses(&refused, 422, "unsupportedLayer", says);
+    }
+    let of_publisher = format!("{publishing}/layer").replace("/whip/", "/whep/");
+    let refused = client.say("POST", &of_publisher, &json, "{}").await;
+    refuses(&refused, 404, "notFound", "only players");
+
+    client.say("DELETE", &publishing, &[], "").await;
+    let inactive = async {
+        loop {
+            let (name, _) = event(&mut body, &mut text).await.unwrap();
+            if name == "inactive" {
+                break;
+            }
+        }
+    };
+    soon("the publisher's end", inactive).await;
+    // Who comes later reads on; and the stream ends for everybody.
+    let mut later = control.client().await;
+    let response = later.begin("GET", &stream, &[], "").await;
+    soon("the end", async {
+        while event(&mut body, &mut text).await.is_some() {}
+    })
+    .await;
+    let (mut body, mut text) = (response.into_body(), String::new());
+    assert_eq!(client.say("DELETE", &stream, &[], "").await.status, 200);
+    soon("the end", async {
+        while event(&mut body, &mut text).await.is_some() {}
+    })
+    .await;
+    refuses(&client.say("GET", &stream, &[], "").await, 404, "notFound", "POST");
+    client.say("DELETE", &location, &[], "").await;
+    soon("the end", async {
+        while event(&mut all, &mut all_text).await.is_some() {}
+    })
+    .await;
     control.close().await;
 }
 

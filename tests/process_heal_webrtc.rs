@@ -6,6 +6,7 @@ mod browser;
 mod control;
 mod loopback;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,9 +24,12 @@ use weir_worker::webrtc::framing::{each_whole, prefix};
 
 use browser::{Begins, Browser};
 use control::{free_ports, settings, soon};
-use loopback::{on_first_worker, opus};
+use loopback::{on_first_worker, opus, plain_to};
 
 const SSRC: u32 = 0x1_0001;
+
+/// Receivers in a crowd: several frames of requests.
+const CROWD: usize = 300;
 
 /// Opus, on both sides.
 const OPUS: u8 = 100;
@@ -132,6 +136,7 @@ struct Scene {
     hearing: Client,
     consumer: Consumer,
     seq: u64,
+    heard: BTreeSet<u64>,
 }
 
 impl Scene {
@@ -162,7 +167,16 @@ impl Scene {
             consumer,
             // The second packet is in the second cycle: receivers must know of both.
             seq: 0xffff,
+            heard: BTreeSet::new(),
         }
+    }
+
+    /// Says one more packet.
+    async fn say(&mut self) {
+        let number = self.seq.to_be_bytes();
+        self.speaking.browser.send(SSRC, OPUS, self.seq, &number);
+        self.seq += 1;
+        self.speaking.browser.run_until("what is in line", |_| true).await;
     }
 
     /// Speaks until so many more packets have been heard, of those that are said from now on.
@@ -171,19 +185,17 @@ impl Scene {
         let mut heard = 0;
         let mut ticks = tokio::time::interval(Duration::from_millis(5));
         while heard < packets {
-            let number = self.seq.to_be_bytes();
-            self.speaking.browser.send(SSRC, OPUS, self.seq, &number);
-            self.seq += 1;
-            self.speaking.browser.run_until("what is in line", |_| true).await;
+            self.say().await;
             let hearing = &mut self.hearing.browser;
             tokio::select! {
                 () = hearing.run_until("a packet", |hearing| !hearing.packets.is_empty()) => {}
                 _ = ticks.tick() => {}
             }
             for packet in self.hearing.browser.packets.drain(..) {
-                let number = u64::from_be_bytes(packet.payload[..].try_into().unwrap());
+                let number = number_of(&packet.payload);
                 assert!(number < self.seq);
                 heard += usize::from(number >= began);
+                self.heard.insert(number);
             }
             assert!(self.seq < began + 5_000, "nothing is heard any more");
         }
@@ -198,6 +210,10 @@ impl Scene {
         };
         transports.iter().all(are_connected) && !self.consumer.closed() && !self.room.closed()
     }
+}
+
+fn number_of(payload: &[u8]) -> u64 {
+    u64::from_be_bytes(payload.try_into().unwrap())
 }
 
 fn kill_worker(server: &Server) {
@@ -270,6 +286,79 @@ async fn clients_on_tcp_notice_nothing() {
         ..settings(1)
     };
     nobody_notices(By::Tcp, on_shared_port).await;
+}
+
+/// Stops the worker's process, which then has nothing in hand.
+async fn stop_worker(server: &Server) -> Pid {
+    let pid = Pid::from_raw(server.workers()[0].pid.unwrap() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    soon("its stop", async {
+        loop {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            // Behind the name, which is in parentheses.
+            if status.rsplit(") ").next().unwrap().starts_with('T') {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    pid
+}
+
+/// A room with so many receivers that it is made again first, and not in one go.
+async fn crowd(server: &Server) -> (Room, UdpSocket) {
+    let room = soon("a room", server.create_room(on_first_worker())).await.unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let there = socket.local_addr().unwrap();
+    let from = plain_to(&room, there).await;
+    let producer = soon("a producer", from.produce(opus(OPUS, SSRC))).await.unwrap();
+    for _ in 0..CROWD {
+        let to = plain_to(&room, there).await;
+        let consuming = to.consume(&producer, ConsumerOptions::default());
+        soon("a consumer", consuming).await.unwrap();
+    }
+    (room, socket)
+}
+
+/// What is said while there is no process waits until everybody is there for whom it is.
+async fn everything_is_heard(by: By, settings: Settings) {
+    let mut scene = Scene::by(by, settings).await;
+    let _crowd = crowd(&scene.server).await;
+    scene.hear(10).await;
+    for _ in 0..3 {
+        let mut events = scene.server.events();
+        let pid = stop_worker(&scene.server).await;
+        let began = scene.seq;
+        // Before and after its death, as many as the receiver's socket has room for three times.
+        for number in 0..30 {
+            if number == 15 {
+                kill(pid, Signal::SIGKILL).unwrap();
+            }
+            scene.say().await;
+        }
+        restored(&mut events).await;
+        scene.hear(5).await;
+        let newest = scene.heard.last().copied().unwrap();
+        let missing: Vec<_> = (began..newest).filter(|number| !scene.heard.contains(number)).collect();
+        assert_eq!(missing, [0; 0], "of {began} to {newest} by {by:?}");
+    }
+    soon("the end", scene.server.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_meanwhile_is_heard() {
+    for by in [By::Udp, By::Tcp] {
+        everything_is_heard(by, settings(1)).await;
+        for webrtc_connected in [ConnectedSockets::Auto, ConnectedSockets::Never] {
+            let on_shared_port = Settings {
+                webrtc_port: std::num::NonZeroU16::new(free_ports(1)),
+                webrtc_connected,
+                ..settings(1)
+            };
+            everything_is_heard(by, on_shared_port).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

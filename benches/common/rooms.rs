@@ -265,5 +265,6 @@ fn consumer(room: u64, peer: u64, other: u64, kind: MediaKind, is_browser: bool)
         }),
         cname: format!("peer{other}"),
         cname_is_made_up: false,
+        lasting_cname: None,
     })
 }

@@ -224,6 +224,10 @@ pub enum Method {
     /// Nobody has read the sockets of a room that is being adopted for so long that what waits in them is of no use any more: it is
     /// dropped.
     DropWaiting { room: RoomId },
+    /// A consumer that outlives its producers is sent another producer of its room from now on: under its SSRCs, whose numbers go on,
+    /// from the next key frame if it is video. What is new stands in a request as for a new consumer; its pause and its preferred
+    /// profile do not count. Answered as [`Method::CreateConsumer`].
+    SetConsumerSource(CreateConsumer),
     /// A process that is to take another one's place when that dies begins to make what the other has: no request from now on
     /// comes with descriptors, nothing is sent or told, and nothing is kept. Takes the methods that are [rehearsed](Method::is_rehearsed).
     Rehearse,
@@ -259,6 +263,7 @@ impl Method {
             | Self::CreateConsumer(_)
             | Self::SetConsumerPaused { .. }
             | Self::SetConsumerPreferredProfile { .. }
+            | Self::SetConsumerSource(_)
             | Self::CloseConsumer { .. } => true,
             Self::Ping
             | Self::SetLogFilter(_)

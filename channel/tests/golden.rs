@@ -47,7 +47,7 @@ fn name(value: &impl std::fmt::Debug) -> String {
 
 #[test]
 fn hello() {
-    assert_eq!(PROTOCOL_VERSION, 11, "a new version needs new golden bytes");
+    assert_eq!(PROTOCOL_VERSION, 12, "a new version needs new golden bytes");
     insta::assert_snapshot!(golden([(String::from("Hello"), &messages::hello())]));
 }
 

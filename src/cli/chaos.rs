@@ -8,6 +8,7 @@ mod driver;
 mod experiment;
 mod fault;
 mod judge;
+mod losses;
 mod report;
 mod scene;
 mod source;

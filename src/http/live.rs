@@ -53,10 +53,19 @@ impl App {
         S: Send + 'static,
         F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
     {
-        let rest = stream::unfold((source, permit), move |(source, permit)| async move {
+        self.stream_of(opening, (source, permit), move |(source, permit)| async move {
             let (event, source) = next(source).await?;
             Some((event, (source, permit)))
-        });
+        })
+    }
+
+    /// The same, for those whose number is limited otherwise.
+    pub(super) fn stream_of<S, F>(&self, opening: SseEvent, source: S, next: impl Fn(S) -> F + Send + 'static) -> Events
+    where
+        S: Send + 'static,
+        F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
+    {
+        let rest = stream::unfold(source, next);
         let events = stream::iter([opening]).chain(rest).map(Ok::<_, Infallible>);
         let heartbeat = KeepAlive::new().interval(self.heartbeat).text("heartbeat");
         Events(Sse::new(events).keep_alive(heartbeat).into_response())

@@ -213,7 +213,7 @@ impl Operation {
 }
 
 /// The most parameters of a path.
-const PATH_PARAMETERS_MAX: usize = 2;
+const PATH_PARAMETERS_MAX: usize = 3;
 
 /// `postRoomsByIdTransports`
 fn operation_id(method: &str, path: &str) -> String {

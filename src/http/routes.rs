@@ -172,6 +172,15 @@ fn api() -> Api {
         PATCH   "/whep/{room}/sessions/{session}"      => whip::patch, "Send a player's candidates, or restart its ICE";
         DELETE  "/whep/{room}/sessions/{session}"      => whip::end, "End a player's session";
         OPTIONS "/whep/{room}/sessions/{session}"      => whip::options, "Show what may be asked of a session";
+        POST    "/whep/{room}/sessions/{session}/layer" => whip::choose_layer,
+            "Choose the simulcast layer that a player is sent at most";
+        OPTIONS "/whep/{room}/sessions/{session}/layer" => whip::options, "Show what may be asked there";
+        POST    "/whep/{room}/sessions/{session}/sse"  => whip::subscribe, "Make a stream of events for a player";
+        OPTIONS "/whep/{room}/sessions/{session}/sse"  => whip::options, "Show what may be asked there";
+        GET     "/whep/{room}/sessions/{session}/sse/{stream}" => whip::follow,
+            "Follow what is published for a player, as server-sent events";
+        DELETE  "/whep/{room}/sessions/{session}/sse/{stream}" => whip::unsubscribe, "End a stream of events";
+        OPTIONS "/whep/{room}/sessions/{session}/sse/{stream}" => whip::options, "Show what may be asked there";
     }
 }
 

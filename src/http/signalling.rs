@@ -236,6 +236,11 @@ impl Signalling {
         self.options.token.as_ref()
     }
 
+    /// Who may end the session of somebody else with the same name.
+    pub(super) fn takeover(&self) -> ClientTakeover {
+        self.options.takeover
+    }
+
     /// The origins whose pages may connect.
     pub(super) fn origins(&self) -> &[String] {
         &self.options.origins

@@ -6,12 +6,17 @@
 //! more lenient than the RFC in some places and stricter in others; each has its reason beside it.
 
 mod answer;
+mod events;
+mod layers;
+mod news;
 mod play;
 mod problem;
 mod publish;
 mod request;
 mod rooms;
 mod session;
+mod takeover;
+mod viewers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +28,19 @@ use tokio::sync::Semaphore;
 
 pub use self::answer::IceServer;
 use self::answer::{Discovery, Emptiness, Patched, SdpCreated, entity_tag};
+pub(super) use self::events::{follow, subscribe, unsubscribe};
+use self::layers::Layers;
+pub(super) use self::layers::choose_layer;
+use self::news::News;
+use self::play::{Watching, Wish};
 use self::problem::Problem;
 use self::request::WhipRequest;
 use self::rooms::Rooms;
 use self::session::{Begun, Session, Sessions};
-use super::peers::path_segment;
+use self::viewers::Viewers;
 use super::state::App;
 use crate::sdp::{Fragment, Offer};
-use crate::{Direction, PeerOptions, RtpCapabilities, Server, WebRtcTransportOptions};
+use crate::{Direction, Error, PeerOptions, RtpCapabilities, Server, WebRtcTransportOptions};
 
 /// What routes for publishers and players begin with; whom they serve, is for [`App::admits`] to say.
 pub(super) const PREFIXES: [&str; 2] = ["/whip/", "/whep/"];
@@ -66,6 +76,9 @@ pub(super) struct Whip {
     options: WhipOptions,
     sessions: Sessions,
     rooms: Arc<Rooms>,
+    news: Arc<News>,
+    viewers: Arc<Viewers>,
+    layers: Layers,
     slots: Arc<Semaphore>,
     unconnected: Arc<Semaphore>,
 }
@@ -77,6 +90,9 @@ impl Whip {
             server,
             sessions: Sessions::default(),
             rooms: Arc::default(),
+            news: Arc::default(),
+            viewers: Arc::default(),
+            layers: Layers::default(),
             slots: Arc::new(Semaphore::new(most)),
             unconnected: Arc::new(Semaphore::new(most.div_ceil(UNCONNECTED_OF_ALL))),
             options,
@@ -141,10 +157,7 @@ async fn open(app: &Arc<App>, request: &WhipRequest, protocol: Protocol) -> Resu
     }
     let whip = &app.whip;
     let places = whip.places()?;
-    let stay = match protocol {
-        Protocol::Whip => whip.rooms.enter(&whip.server, &place.room).await?,
-        Protocol::Whep => whip.rooms.find(&whip.server, &place.room).await?,
-    };
+    let stay = whip.rooms.enter(&whip.server, &place.room).await?;
     let room = stay.room().clone();
     let id = session::new_id()?;
     let (name, spy) = match (protocol, &place.peer) {
@@ -155,13 +168,26 @@ async fn open(app: &Arc<App>, request: &WhipRequest, protocol: Protocol) -> Resu
     // What cannot be had is refused before anything is made.
     let wanted = match protocol {
         Protocol::Whip => Wanted::Publish(publish::plan(&offer, room.rtp_capabilities())?),
-        Protocol::Whep => Wanted::Play(play::plan(&offer, &room, place.peer.as_deref())?),
+        Protocol::Whep => {
+            let wish = Wish {
+                room: room.clone(),
+                peer: place.peer.clone(),
+            };
+            Wanted::Play(play::plan(&offer, &wish)?, wish)
+        }
     };
-    let peer = room.create_peer(PeerOptions {
+    let options = PeerOptions {
         spy,
         app_data: serde_json::json!({ "protocol": protocol.name() }),
-        ..PeerOptions::new(name, RtpCapabilities::default())
-    })?;
+        ..PeerOptions::new(name.clone(), RtpCapabilities::default())
+    };
+    let peer = match room.create_peer(options.clone()) {
+        Err(Error::DuplicatePeer { .. }) if protocol == Protocol::Whip => {
+            takeover::take_over(app, &room, &name).await?;
+            room.create_peer(options)?
+        }
+        created => created?,
+    };
     let begun = Begun::new(peer.clone(), stay);
     let direction = match protocol {
         Protocol::Whip => Direction::Send,
@@ -174,33 +200,33 @@ async fn open(app: &Arc<App>, request: &WhipRequest, protocol: Protocol) -> Resu
     transport
         .set_remote_ice(ice.username_fragment.clone(), ice.password.clone())
         .await?;
-    let (media, consumers) = match wanted {
-        Wanted::Publish(plan) => (publish::produce(&transport, plan).await?, Vec::new()),
-        Wanted::Play(plan) => play::consume(&transport, plan).await?,
+    let (media, watching) = match wanted {
+        Wanted::Publish(plan) => (publish::produce(&transport, plan).await?, None),
+        Wanted::Play(plan, wish) => {
+            let (watching, media) = Watching::begin(&transport, wish, plan)?;
+            watching.attend().await;
+            (media, Some(watching))
+        }
     };
     let mut taken = offer.media.iter().zip(&media);
     let mid = taken.find_map(|(section, media)| media.as_ref().and(section.mid.clone()));
     let text = answer::write(&offer, &transport, media);
-    let location = format!("/{}/{}/sessions/{id}", protocol.name(), path_segment(&place.room),);
     let tag = entity_tag(&transport);
-    // From here on the session has what was begun.
-    if let Some(begun) = begun.done() {
-        let session = Session::new(
-            id,
-            protocol,
-            place.room,
-            begun,
-            (offer.ice, mid),
-            (transport, consumers),
-        );
-        session::begin(whip, session, places);
-    }
     let mut response = (StatusCode::CREATED, text).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(request::SDP));
-    if let Ok(location) = HeaderValue::try_from(location) {
-        headers.insert(header::LOCATION, location);
+    // From here on the session has what was begun.
+    if let Some(begun) = begun.done() {
+        let session = Session::new(id, protocol, place.room, begun, (offer.ice, mid), (transport, watching));
+        let location = session.path();
+        if protocol == Protocol::Whep {
+            events::announce(headers, &location);
+        }
+        if let Ok(location) = HeaderValue::try_from(location) {
+            headers.insert(header::LOCATION, location);
+        }
+        session::begin(whip, session, places);
     }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(request::SDP));
     headers.insert(header::ETAG, tag);
     answer::add_links(headers, &whip.options.ice_servers);
     Ok(response)
@@ -209,7 +235,7 @@ async fn open(app: &Arc<App>, request: &WhipRequest, protocol: Protocol) -> Resu
 /// What a session is going to do.
 enum Wanted {
     Publish(Vec<Option<publish::Track>>),
-    Play(Vec<Option<play::Track>>),
+    Play(Vec<Option<play::Track>>, Wish),
 }
 
 /// Trickles a client's candidates (204), or restarts ICE (200).

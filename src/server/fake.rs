@@ -218,7 +218,7 @@ impl Fake {
             Method::SetProducerPaused { producer, paused } => {
                 self.paused.insert(*producer, *paused);
             }
-            Method::CreateConsumer(request) => {
+            Method::CreateConsumer(request) | Method::SetConsumerSource(request) => {
                 return Reply::ConsumerCreated {
                     source_paused: self.paused[&request.producer],
                 };

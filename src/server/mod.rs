@@ -51,6 +51,7 @@ pub use self::model::peer_notification::{ConsumerInfo, PeerNotification};
 pub(crate) use self::model::producer::Consumable;
 #[cfg(feature = "http")]
 pub(crate) use self::model::record::{Record, bytes_of_event};
+pub use self::model::reservation::ConsumerReservation;
 pub use self::model::rtc_stats::{
     InboundRtpStats, LocalBandwidth, OutboundRtpStats, RemoteBandwidth, RtcStats, RtcTransportStats, RtpStreamRtcStats,
 };

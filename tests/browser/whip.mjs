@@ -1,5 +1,6 @@
-// A page in Chromium, with nothing but RTCPeerConnection and fetch: publishes three layers by WHIP, watches them by WHEP, restarts
-// the publisher's ICE, and ends both. Each line of its output is JSON; the last one has `done`.
+// A page in Chromium, with nothing but RTCPeerConnection and fetch: waits for a publisher by WHEP, publishes three layers by WHIP,
+// restarts the publisher's ICE, publishes again in another session, which the player sees without another connection, and ends both.
+// Each line of its output is JSON; the last one has `done`.
 //
 //     node whip.mjs CHROMIUM ADDRESS
 //
@@ -54,7 +55,7 @@ await page.evaluate(async () => {
   const decoded = async (connection) => {
     const stats = [...(await connection.getStats()).values()];
     const video = stats.find(({ type, kind }) => type === 'inbound-rtp' && kind === 'video');
-    return { received: video?.framesDecoded ?? 0, width: video?.frameWidth ?? 0 };
+    return { received: video?.framesDecoded ?? 0, width: video?.frameWidth ?? 0, ssrc: video?.ssrc };
   };
 
   const more = async (connection, what) => {
@@ -67,20 +68,25 @@ await page.evaluate(async () => {
   };
 
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 1280, height: 720 } });
-  const publisher = new RTCPeerConnection();
-  publisher.addTransceiver(media.getAudioTracks()[0], { direction: 'sendonly', streams: [media] });
-  publisher.addTransceiver(media.getVideoTracks()[0], {
-    direction: 'sendonly',
-    streams: [media],
-    sendEncodings: [{ rid: 'q', scaleResolutionDownBy: 4 }, { rid: 'h', scaleResolutionDownBy: 2 }, { rid: 'f' }],
-  });
-  const published = await open('/whip/stage', publisher);
-  await until('the publisher', () => publisher.connectionState === 'connected');
   const player = new RTCPeerConnection();
   player.addTransceiver('audio', { direction: 'recvonly' });
   player.addTransceiver('video', { direction: 'recvonly' });
+  const states = [];
+  player.addEventListener('connectionstatechange', () => states.push(player.connectionState));
   const watched = await open('/whep/stage', player);
+  await until('the player', () => player.connectionState === 'connected');
+  const layered = [{ rid: 'q', scaleResolutionDownBy: 4 }, { rid: 'h', scaleResolutionDownBy: 2 }, { rid: 'f' }];
+  const publish = async (connection, sendEncodings) => {
+    connection.addTransceiver(media.getAudioTracks()[0], { direction: 'sendonly', streams: [media] });
+    connection.addTransceiver(media.getVideoTracks()[0], { direction: 'sendonly', streams: [media], sendEncodings });
+    const published = await open('/whip/stage', connection);
+    await until('the publisher', () => connection.connectionState === 'connected');
+    return published;
+  };
+  const publisher = new RTCPeerConnection();
+  const published = await publish(publisher, layered);
   await more(player, 'watching');
+  const { ssrc } = await decoded(player);
 
   // As whip-whep does it: the old answer with the new credentials.
   await publisher.setLocalDescription(await publisher.createOffer({ iceRestart: true }));
@@ -105,12 +111,24 @@ await page.evaluate(async () => {
   const layers = [...(await publisher.getStats()).values()]
     .filter(({ type, kind, packetsSent }) => type === 'outbound-rtp' && kind === 'video' && packetsSent > 0)
     .map(({ rid }) => rid);
-  for (const [what, { location }] of [['player', watched], ['publisher', published]]) {
+  const end = async (what, { location }) => {
     const ended = await fetch(location, { method: 'DELETE' });
     if (ended.status !== 200) {
       throw new Error(`the ${what}'s end: ${ended.status}`);
     }
+  };
+  await end('publisher', published);
+  publisher.close();
+  // An encoder that restarts: another connection, other numbers, one layer.
+  const restarted = new RTCPeerConnection();
+  const again = await publish(restarted, [{}]);
+  await more(player, 'the other publisher');
+  const now = await decoded(player);
+  if (now.ssrc !== ssrc || states.filter((state) => state === 'connected').length !== 1) {
+    throw new Error(`another stream or connection: ${ssrc}, ${now.ssrc}, ${states}`);
   }
+  await end('player', watched);
+  await end('publisher', again);
   await say({ done: true, layers });
 });
 await browser.close();

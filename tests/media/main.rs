@@ -204,6 +204,7 @@ impl World {
             rtx: None,
             cname: "weir".to_owned(),
             cname_is_made_up: false,
+            lasting_cname: None,
         }));
         self.receivers.push(Receiver {
             source,

@@ -144,6 +144,7 @@ impl Call {
             }),
             cname: "weir".to_owned(),
             cname_is_made_up: true,
+            lasting_cname: None,
         };
         let created = Reply::ConsumerCreated { source_paused: false };
         assert_eq!(self.supervisor.request(Method::CreateConsumer(request)), Ok(created));

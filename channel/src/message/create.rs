@@ -129,6 +129,11 @@ pub struct CreateConsumer {
     pub paused: bool,
     /// Nobody has given the `cname`: it gives way to the one that the sender says of itself (RFC 3550 §6.5.1).
     pub cname_is_made_up: bool,
+    /// The consumer outlives its producers, and has this canonical name all its life, whatever the `cname` of its producer is. When
+    /// its producer closes, it waits until [`Method::SetConsumerSource`](super::Method::SetConsumerSource) gives it another one, with
+    /// its SSRCs and its numbers, which go on. It waits from the beginning if there is no such producer. `None`: it closes with its
+    /// producer.
+    pub lasting_cname: Option<String>,
 }
 
 /// How a consumer is sent packets again (RFC 4588).

@@ -220,6 +220,7 @@ pub(crate) fn methods() -> Vec<Method> {
             }),
             cname: String::from("weir"),
             cname_is_made_up: false,
+            lasting_cname: None,
         }),
         Method::SetConsumerPaused {
             consumer: CONSUMER,
@@ -260,6 +261,25 @@ pub(crate) fn methods() -> Vec<Method> {
         Method::Adopt { room: ROOM, pages: 2 },
         Method::AdoptionEnded { room: ROOM },
         Method::DropWaiting { room: ROOM },
+        Method::SetConsumerSource(CreateConsumer {
+            room: ROOM,
+            transport: TRANSPORT,
+            producer: PRODUCER,
+            consumer: CONSUMER,
+            ssrc: 0x0102_0304,
+            payload_types: vec![(96, 101), (97, 102)],
+            header_extensions: extensions(),
+            preferred_profile: Profile::High,
+            paused: false,
+            nack: true,
+            rtx: Some(ConsumerRtx {
+                ssrc: 0x0102_0305,
+                payload_types: vec![(101, 103)],
+            }),
+            cname: String::from("weir"),
+            cname_is_made_up: false,
+            lasting_cname: Some("stage".to_owned()),
+        }),
         Method::SetQuarantine(vec![
             QuarantinedSource {
                 ip: v4().ip(),
@@ -846,7 +866,7 @@ fn any_method() -> impl Strategy<Value = Method> {
             |((room, transport, producer, consumer, ssrc), (payload_types, header_extensions, preferred_profile, paused))| {
                 Method::CreateConsumer(CreateConsumer {
                     room: RoomId(room), transport: TransportId(transport), producer: ProducerId(producer),
-                    consumer: ConsumerId(consumer), ssrc, payload_types, header_extensions, preferred_profile, paused, nack: false, rtx: None, cname: "weir".to_owned(), cname_is_made_up: paused, })
+                    consumer: ConsumerId(consumer), ssrc, payload_types, header_extensions, preferred_profile, paused, nack: false, rtx: None, cname: "weir".to_owned(), cname_is_made_up: paused, lasting_cname: paused.then(|| "stage".to_owned()), })
             }
         ),
         2 => (number(), flag())

@@ -25,6 +25,7 @@ use crate::cli::measuring::cpu;
 use crate::cli::measuring::wire::Wire;
 
 use super::judge::{Arrived, Counts, Judge};
+use super::losses::{Losses, Lost, Origin, Way};
 use super::source::{Source, number_of};
 
 /// Events looked at between two looks at the schedule.
@@ -83,6 +84,8 @@ pub(super) struct Client {
 enum Order {
     /// Send so many packets a second in all from now on.
     SetRate(f64),
+    /// A worker is struck, at this time.
+    Struck(u64),
     /// Say how things are, and begin anew to look for the longest waits.
     Look,
 }
@@ -96,6 +99,8 @@ pub(super) struct Look {
     pub newest_ns: Vec<u64>,
     /// Of all receivers, since the beginning.
     pub counts: Counts,
+    /// What they have not got, since the beginning.
+    pub lost: Lost,
     /// What came by the network, since the beginning.
     pub traffic: Traffic,
     /// Packets that were sent, since the beginning.
@@ -152,6 +157,12 @@ impl Driver {
             .context("the thread that sends and receives is gone")
     }
 
+    /// A worker is struck now: what is lost is counted by whether it was sent before.
+    pub(super) fn note_struck(&self, now_ns: u64) {
+        // Whoever looks hears if the thread is gone.
+        let _ = self.orders.send(Order::Struck(now_ns));
+    }
+
     pub(super) fn look(&self) -> anyhow::Result<Look> {
         // An order to nobody has no answer either.
         let _ = self.orders.send(Order::Look);
@@ -183,6 +194,9 @@ struct State {
     /// A packet of TCP.
     packet: Vec<u8>,
     traffic: Traffic,
+    /// What is to be said of each source when a packet of it is lost.
+    origins: Vec<Origin>,
+    losses: Losses,
     sent: u64,
     unsent: u64,
 }
@@ -191,6 +205,13 @@ impl State {
     fn new(sources: Vec<Source>, clients: Vec<Client>) -> anyhow::Result<Self> {
         let poller = Poller::new(EVENTS)?;
         let mut senders = vec![0; sources.len()];
+        let origin = |(source, one): (usize, &Source)| Origin {
+            source,
+            kind: one.kind,
+            way: Way::Plain,
+            receivers: 0,
+        };
+        let mut origins: Vec<Origin> = sources.iter().enumerate().map(origin).collect();
         let mut judges = Vec::with_capacity(clients.len());
         for (index, client) in clients.iter().enumerate() {
             let source = Ready::Socket {
@@ -208,9 +229,13 @@ impl State {
             judges.push(match client.role {
                 Role::Sender(source) => {
                     senders[source] = index;
+                    origins[source].way = Way::of(client);
                     None
                 }
-                Role::Receiver { .. } => Some(Judge::new()),
+                Role::Receiver { source, .. } => {
+                    origins[source].receivers += 1;
+                    Some(Judge::new())
+                }
             });
         }
         Ok(Self {
@@ -228,6 +253,8 @@ impl State {
             next_check: 0,
             packet: vec![0; DATAGRAM_BYTES_MAX],
             traffic: Traffic::default(),
+            origins,
+            losses: Losses::default(),
             sent: 0,
             unsent: 0,
         })
@@ -238,6 +265,7 @@ impl State {
         loop {
             match orders.try_recv() {
                 Ok(Order::SetRate(rate)) => self.set_rate(rate),
+                Ok(Order::Struck(now_ns)) => self.losses.on_struck(now_ns),
                 Ok(Order::Look) => {
                     let look = self.look();
                     if looks.send(Ok(look)).is_err() {
@@ -266,6 +294,7 @@ impl State {
     fn look(&mut self) -> Look {
         let mut look = Look {
             traffic: self.traffic,
+            lost: self.losses.lost,
             sent: self.sent,
             unsent: self.unsent,
             key_frame_requests: self.sources.iter().map(|source| source.key_frame_requests).sum(),
@@ -375,6 +404,11 @@ impl State {
                 // What does not fit is asked for later.
                 let _ = nack.push(number, seq);
             });
+            let way = Way::of(client);
+            for number in judge.take_lost() {
+                let sent_ns = self.sources[source].sent_at(number);
+                self.losses.add(self.origins[source], number, sent_ns, way);
+            }
             if !nack.is_empty() && self.sources[source].kind == MediaKind::Video {
                 send_rtcp(client, nack.packet(), &mut self.buffer);
             }

@@ -16,6 +16,7 @@ use crate::cli::measuring::random::Random;
 use super::ChaosArgs;
 use super::driver::{Driver, Look};
 use super::fault::{Fault, descriptors_of, memory_of};
+use super::losses::Dropped;
 use super::report::{Report, Strike};
 use super::scene::Scene;
 
@@ -90,6 +91,7 @@ impl Experiment<'_> {
             calm.counts.received > before.counts.received,
             "no packet came through; run with WEIR_LOG=debug to see why"
         );
+        let dropped = Dropped::read(&self.scene).await?;
         let mut report = Report::new(self.args, load, &calm);
         let progress = Progress::new("faults", u64::from(self.args.kills));
         let mut random = Random::new(self.args.seed);
@@ -107,7 +109,8 @@ impl Experiment<'_> {
         drop(progress);
         // What is missing now is repaired, or lost, by then.
         sleep(Duration::from_millis(1_500)).await;
-        report.finish(&self.driver.look()?, self.rooms_lost());
+        let dropped = Dropped::read(&self.scene).await?.since(&dropped);
+        report.finish(&self.driver.look()?, dropped, self.rooms_lost());
         Ok(report)
     }
 
@@ -168,6 +171,7 @@ impl Experiment<'_> {
         self.driver.look()?;
         let calls = self.calls(number);
         let struck_ns = clock::monotonic().0;
+        self.driver.note_struck(struck_ns);
         let (struck, calls) = tokio::join!(fault.strike(victim), calls);
         struck?;
         let end = Instant::now() + FLOWS_AGAIN_WITHIN;

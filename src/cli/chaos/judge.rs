@@ -43,6 +43,8 @@ pub(super) struct Judge {
     offset: u16,
     waited_ns: u64,
     pub counts: Counts,
+    /// The numbers that were lost since they were taken.
+    lost: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +93,7 @@ impl Judge {
             offset: 0,
             waited_ns: 0,
             counts: Counts::default(),
+            lost: Vec::new(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Judge {
         for number in next..packet.number {
             if self.missing.len() == MISSING_MAX {
                 self.counts.lost += packet.number - number;
+                self.lost.extend((number..packet.number).take(MISSING_MAX));
                 break;
             }
             let missing = Missing {
@@ -150,10 +154,13 @@ impl Judge {
     /// The sequence numbers that are missing and were not asked for since `again_after_ns` ago, ascending; each counts as asked for now.
     /// What is missing for too long is lost.
     pub(super) fn ask(&mut self, now_ns: u64, again_after_ns: u64, mut each: impl FnMut(u64, u16)) {
-        let lost = &mut self.counts.lost;
-        self.missing.retain(|_, missing| {
+        let (count, lost) = (&mut self.counts.lost, &mut self.lost);
+        self.missing.retain(|number, missing| {
             let is_lost = now_ns.saturating_sub(missing.since_ns) >= GIVEN_UP_AFTER_NS;
-            *lost += u64::from(is_lost);
+            if is_lost {
+                *count += 1;
+                lost.push(*number);
+            }
             !is_lost
         });
         for (number, missing) in &mut self.missing {
@@ -162,6 +169,11 @@ impl Judge {
                 each(*number, self.offset.wrapping_add(*number as u16));
             }
         }
+    }
+
+    /// The numbers that were lost since this was asked last.
+    pub(super) fn take_lost(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.lost.drain(..)
     }
 
     /// The longest wait since this was asked last, in nanoseconds.
@@ -233,6 +245,8 @@ mod tests {
             panic!("nobody asks for what is lost")
         });
         assert_eq!(judge.counts.lost, 2);
+        assert_eq!(judge.take_lost().collect::<Vec<_>>(), [10, 12]);
+        assert_eq!(judge.take_lost().next(), None);
     }
 
     #[test]

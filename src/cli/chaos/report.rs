@@ -10,6 +10,7 @@ use crate::cli::measuring::one_port::OnePort;
 use super::driver::Look;
 use super::fault::Fault;
 use super::judge::Counts;
+use super::losses::{Dropped, Lost};
 use super::{ChaosArgs, Over};
 
 /// One fault and what it did.
@@ -95,7 +96,11 @@ pub(super) struct Report {
     indices_reused: u64,
     /// Packets of video that did not come within a second, although they were asked for, and those of sound that did not come.
     packets_lost_after_repair: u64,
-    /// The same for each fault and receiver.
+    /// The same by what is known of them.
+    lost: Lost,
+    /// What the server says of what it did not relay, since the first fault.
+    dropped: Dropped,
+    /// Of the packets lost: for each fault and receiver.
     lost_per_receiver_and_fault: f64,
     packets_sent: u64,
     /// Packets that the kernel did not take.
@@ -147,6 +152,8 @@ impl Report {
             complaint: None,
             indices_reused: 0,
             packets_lost_after_repair: 0,
+            lost: Lost::default(),
+            dropped: Dropped::default(),
             lost_per_receiver_and_fault: 0.0,
             packets_sent: 0,
             packets_unsent: 0,
@@ -174,7 +181,7 @@ impl Report {
     }
 
     /// Sums up.
-    pub(super) fn finish(&mut self, after: &Look, rooms_lost: usize) {
+    pub(super) fn finish(&mut self, after: &Look, dropped: Dropped, rooms_lost: usize) {
         let strikes = &self.strikes;
         let waits = |of: &dyn Fn(&Strike) -> bool| -> Vec<u64> {
             let strikes = strikes.iter().filter(|strike| of(strike));
@@ -208,6 +215,8 @@ impl Report {
         let before = self.before.counts;
         self.indices_reused = reused;
         self.packets_lost_after_repair = lost - before.lost;
+        self.lost = after.lost.since(self.before.lost);
+        self.dropped = dropped;
         let chances = (self.kills * after.waits_ns.len()).max(1);
         self.lost_per_receiver_and_fault = self.packets_lost_after_repair as f64 / chances as f64;
         self.packets_sent = after.sent - self.before.sent;
@@ -309,6 +318,8 @@ impl Report {
                     self.packets_cut_off
                 ),
             ),
+            ("lost", self.lost.what()),
+            ("dropped", self.dropped.what()),
             ("connections", format!("{} lost", self.connections_lost)),
             (
                 "senders",

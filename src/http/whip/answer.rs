@@ -163,4 +163,8 @@ answers! {
     Emptiness: OK None;
     /// No content, but a type.
     Discovery: OK Some(SDP);
+    /// Where a stream of events is.
+    EventsCreated: CREATED None;
+    /// Events.
+    EventsFollowed: OK Some("text/event-stream");
 }

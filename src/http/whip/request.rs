@@ -8,6 +8,8 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use serde::de::DeserializeOwned;
+
 use super::answer;
 use super::problem::Problem;
 use crate::http::error::ApiError;
@@ -25,6 +27,9 @@ pub(super) const SDP: &str = "application/sdp";
 
 /// The type of fragments.
 pub(super) const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// The type of what players ask for beside their media.
+const JSON: &str = "application/json";
 
 /// A request, with everything that can be wrong with it still to be looked at: whatever it is, the answer is one that a page of another
 /// origin can read.
@@ -64,7 +69,7 @@ impl FromRequest<std::sync::Arc<App>> for WhipRequest {
 
 impl Part for WhipRequest {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.takes_text(&[SDP, FRAGMENT], schemas);
+        operation.takes_text(&[SDP, FRAGMENT, JSON], schemas);
     }
 }
 
@@ -81,6 +86,19 @@ impl WhipRequest {
         let path = self.path.as_ref().map_err(|error| Problem::from(error.clone()))?;
         let missing = || Problem::from(ApiError::invalid(format_args!("the path has no {name}")));
         path.get(name).map(String::as_str).ok_or_else(missing)
+    }
+
+    /// What the body says in JSON.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        serde_json::from_slice(self.body(JSON)?).map_err(|error| {
+            let message = format!("the body is not the JSON that is expected here: {error}");
+            Problem::new(StatusCode::BAD_REQUEST, "invalidJson", message)
+        })
+    }
+
+    /// Whether anything came with it.
+    pub(super) fn has_body(&self) -> bool {
+        !matches!(&self.body, Ok(body) if body.is_empty())
     }
 
     /// The body, if it is of this type.

@@ -1,5 +1,5 @@
 //! Rooms as publishers and players name them. A number is the id of a room that there is. Any other name is of a room that the first
-//! publisher makes, and that ends with its last session if nobody else is in it.
+//! of them makes, and that ends with its last session if nobody else is in it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +15,6 @@ use crate::{Room, RoomId, RoomOptions, Server};
 
 /// The most bytes in a room's name.
 const NAME_BYTES_MAX: usize = 64;
-
-/// After which time a player may ask again for what is not there yet.
-const RETRY_AFTER_S: u32 = 2;
 
 /// The rooms that have names.
 #[derive(Default)]
@@ -47,7 +44,7 @@ impl Stay {
 }
 
 impl Rooms {
-    /// For who publishes: the room, made if it has a name and there is none.
+    /// The room, made if it has a name and there is none.
     pub(super) async fn enter(self: &Arc<Self>, server: &Server, name: &str) -> Result<Stay, Problem> {
         if let Some(id) = id_of(name)? {
             return room_with(server, id);
@@ -69,25 +66,6 @@ impl Rooms {
             room,
             _name: Some(name_in_use),
         })
-    }
-
-    /// For who watches: the room, if there is one.
-    pub(super) async fn find(self: &Arc<Self>, server: &Server, name: &str) -> Result<Stay, Problem> {
-        if let Some(id) = id_of(name)? {
-            return room_with(server, id);
-        }
-        if !lock(&self.named).contains_key(name) {
-            return Err(nobody(&format!("nobody publishes in {name}")));
-        }
-        let name_in_use = self.use_name(name);
-        let room = self.place_of(name).lock().await.clone();
-        match room.filter(|room| !room.closed()) {
-            Some(room) => Ok(Stay {
-                room,
-                _name: Some(name_in_use),
-            }),
-            None => Err(nobody(&format!("nobody publishes in {name}"))),
-        }
     }
 
     fn use_name(self: &Arc<Self>, name: &str) -> NameInUse {
@@ -182,13 +160,6 @@ fn no_room(id: &str) -> Problem {
     let message =
         format!("there is no room {id:.20}; a room that is not there yet is made for a name, not for a number");
     Problem::new(StatusCode::NOT_FOUND, "notFound", message)
-}
-
-/// 404, which may change soon.
-pub(super) fn nobody(what: &str) -> Problem {
-    let mut problem = Problem::new(StatusCode::NOT_FOUND, "noPublisher", format!("{what} yet; try again"));
-    problem.retry_after_s = Some(RETRY_AFTER_S);
-    problem
 }
 
 #[cfg(test)]

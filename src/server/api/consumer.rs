@@ -1,5 +1,7 @@
 //! A consumer: one producer as one remote receives it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, WorkerId};
@@ -14,9 +16,9 @@ use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::Object;
 use crate::server::model::error::Error;
 use crate::server::model::lock;
-use crate::server::model::rtp_parameters::RtpParameters;
+use crate::server::model::rtp_parameters::{ConsumerPlacement, RtpParameters};
 use crate::server::model::side::Side;
-use crate::server::model::state::{Command, Pausable, State};
+use crate::server::model::state::{Command, OnAccept, Pausable, State};
 
 /// How a peer's consumer is enabled, as its client asks for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -41,7 +43,7 @@ impl Consumer {
 
     /// Audio or video, as its producer.
     pub fn kind(&self) -> MediaKind {
-        self.node.producer.kind
+        self.node.kind
     }
 
     /// The room it belongs to.
@@ -76,9 +78,14 @@ impl Consumer {
         self.producer()
     }
 
-    /// The producer that it consumes.
+    /// The producer that it consumes; while it [waits](Consumer::waits), the last one.
     pub fn producer(&self) -> Producer {
-        Producer::new(&self.shared, &self.node.producer)
+        Producer::new(&self.shared, &self.node.producer())
+    }
+
+    /// Whether it has outlived its producer, and is sent nothing until it is given another one ([`Consumer::set_source`]).
+    pub fn waits(&self) -> bool {
+        !self.closed() && self.producer().closed()
     }
 
     /// What its receiver must expect: the payload types, the header extension ids, the one SSRC, the CNAME.
@@ -145,6 +152,39 @@ impl Consumer {
     pub async fn set_preferred_profile_by(&self, side: Side, profile: Profile) -> Result<(), Error> {
         let changed = self.shared.call(self.worker(), |state| {
             state.plan_preference(Pausable::Consumer(self.node.id), side, profile)
+        });
+        changed.await.map(drop)
+    }
+
+    /// Gives it another producer of its room, if it was made to outlive its producers ([`Transport::consume_reserved`]). Its receiver sees
+    /// one stream that goes on: the same SSRC, numbers without a break, from the next key frame if it is video. Pause and preference
+    /// stay.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such producer; [`Error::InvalidParameters`] when it is in another room, of another kind,
+    /// or has no codec that the receiver knows, or the consumer closes with its producer; [`Error::InvalidState`] when either is
+    /// closed.
+    pub async fn set_source(&self, producer: &Producer) -> Result<(), Error> {
+        let closes = || Error::InvalidParameters(format!("{} closes with its producer", self.node.id));
+        let reservation = self.node.reservation.as_ref().ok_or_else(closes)?;
+        let transport = self.transport().ok_or_else(|| Error::closed(self.node.id))?;
+        let producer = transport.in_same_room(producer.id())?;
+        let placement = ConsumerPlacement {
+            room: self.node.room.id,
+            transport: transport.id(),
+            producer: producer.id,
+            consumer: self.node.id,
+            preferred_profile: self.preferred_profile(),
+            paused: false,
+            cname_is_made_up: producer.cname_is_made_up,
+        };
+        let command = Command {
+            method: Method::SetConsumerSource(reservation.request(placement, &producer)?),
+            on_accept: OnAccept::Source(Arc::clone(&self.node), producer),
+        };
+        let changed = self.shared.call(self.worker(), |_| {
+            self.check_known()?;
+            Ok(Some(command))
         });
         changed.await.map(drop)
     }

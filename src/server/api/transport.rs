@@ -23,7 +23,8 @@ use crate::server::model::error::Error;
 use crate::server::model::ids::{made_up_cname, random};
 use crate::server::model::lock;
 use crate::server::model::producer::{Consumable, ProducerNode};
-use crate::server::model::rtp_capabilities::{RtpCapabilities, consumer_parameters, receiver_parameters};
+use crate::server::model::reservation::ConsumerReservation;
+use crate::server::model::rtp_capabilities::{RtpCapabilities, consumer_parameters, receivable, receiver_parameters};
 use crate::server::model::rtp_parameters::{
     ConsumerPlacement, ConsumerRtp, ConsumerSsrcs, ProducerPlacement, RtpParameters,
 };
@@ -244,8 +245,75 @@ impl Transport {
             .await
     }
 
+    /// Reserves what a consumer will be sent under that outlives its producers, before there is one, as an answer needs it: for a
+    /// receiver that says in numbers of its own what it can receive. The codecs are those of `first` first, if that is known, and then
+    /// the room's that the receiver has.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameters`] when the room relays none of the receiver's codecs.
+    pub fn reserve_consumer(
+        &self,
+        kind: MediaKind,
+        receiver: &RtpCapabilities,
+        first: Option<&Producer>,
+    ) -> Result<ConsumerReservation, Error> {
+        let room = &self.node.room.rtp_capabilities;
+        let receiver = receivable(receiver, room, first.map(Producer::rtp_parameters));
+        if receiver.codecs.is_empty() {
+            return Err(Error::InvalidParameters(format!(
+                "the room relays no codec of {kind} that the receiver has"
+            )));
+        }
+        let media = self.draw_ssrc(|_| true);
+        let ssrcs = ConsumerSsrcs {
+            media,
+            rtx: self.draw_ssrc(|ssrc| ssrc != media),
+        };
+        let cname = match &self.node.owner {
+            Some((peer, _)) => peer.cname.clone(),
+            None => made_up_cname(),
+        };
+        Ok(ConsumerReservation::new(self.node.id, kind, receiver, ssrcs, cname))
+    }
+
+    /// Makes a consumer under what was reserved for it on this transport: one that outlives its producers. When its producer closes,
+    /// it [waits](Consumer::waits) for another one ([`Consumer::set_source`]). It closes with the transport. Of `options.rtp` nothing
+    /// counts.
+    ///
+    /// # Errors
+    /// As [`Transport::consume`], and [`Error::InvalidParameters`] when the producer is of another kind or has no codec in common with
+    /// the receiver, or when the reservation is another transport's.
+    pub async fn consume_reserved(
+        &self,
+        reservation: &ConsumerReservation,
+        producer: &Producer,
+        mut options: ConsumerOptions,
+    ) -> Result<Consumer, Error> {
+        if reservation.transport != self.node.id {
+            return Err(Error::InvalidParameters(format!(
+                "what was reserved is for {}, not for {}",
+                reservation.transport, self.node.id
+            )));
+        }
+        let producer = self.in_same_room(producer.id())?;
+        options.rtp.ssrc = Some(reservation.ssrcs.media);
+        options.rtp.rtx_ssrc = Some(reservation.ssrcs.rtx);
+        self.make_consumer(&producer, options, Shape::Reserved(reservation), OnAccept::Consumer)
+            .await
+    }
+
+    /// An SSRC that nothing was sent under on this transport.
+    fn draw_ssrc(&self, also: impl Fn(u32) -> bool) -> u32 {
+        loop {
+            let ssrc = random() as u32;
+            if ssrc != 0 && !self.node.has_used(ssrc) && also(ssrc) {
+                return ssrc;
+            }
+        }
+    }
+
     /// A producer of the transport's room.
-    fn in_same_room(&self, producer: ProducerId) -> Result<Arc<ProducerNode>, Error> {
+    pub(super) fn in_same_room(&self, producer: ProducerId) -> Result<Arc<ProducerNode>, Error> {
         let known = lock(&self.shared.state).producer(producer).cloned();
         let producer = known.ok_or_else(|| Error::NotFound {
             object: producer.to_string(),
@@ -298,12 +366,7 @@ impl Transport {
                 transport: self.node.id,
             }));
         }
-        let draw = || loop {
-            let ssrc = random() as u32;
-            if !self.node.has_used(ssrc) {
-                return ssrc;
-            }
-        };
+        let draw = || self.draw_ssrc(|_| true);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -319,6 +382,10 @@ impl Transport {
                     let request = parameters.consumer_request(placement, &payload_types);
                     request.map(|request| (request, parameters))
                 }
+                Shape::Reserved(reservation) => {
+                    let request = reservation.request(placement, producer)?;
+                    Ok((request, reservation.rtp_parameters().clone()))
+                }
                 Shape::Rooms(consumable) => {
                     let capabilities = &self.node.room.rtp_capabilities;
                     let parameters = consumer_parameters(&consumable.parameters, capabilities).with_ssrcs(ssrcs);
@@ -331,7 +398,7 @@ impl Transport {
                 placement,
                 Arc::clone(&self.node),
                 Arc::clone(producer),
-                rtp_parameters,
+                (rtp_parameters, shape.reservation().cloned()),
                 options.app_data.clone(),
             );
             let command = Command {
@@ -404,6 +471,17 @@ enum Shape<'a> {
     Rooms(&'a Consumable),
     /// The receiver's, which can receive this.
     Receivers(&'a RtpCapabilities),
+    /// What was reserved.
+    Reserved(&'a ConsumerReservation),
+}
+
+impl<'a> Shape<'a> {
+    fn reservation(self) -> Option<&'a ConsumerReservation> {
+        match self {
+            Self::Reserved(reservation) => Some(reservation),
+            Self::Producers | Self::Rooms(_) | Self::Receivers(_) => None,
+        }
+    }
 }
 
 /// Whether an SSRC was drawn, and so another one can be.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use weir_channel::id::{ConsumerId, TransportId};
-use weir_channel::message::{CreateConsumer, Profile};
+use weir_channel::message::{CreateConsumer, MediaKind, Profile};
 
 use crate::server::model::error::Error;
 use crate::server::model::lock;
@@ -13,6 +13,7 @@ use crate::server::model::peer::PeerNode;
 use crate::server::model::peer_notification::ConsumerInfo;
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::reports::Reports;
+use crate::server::model::reservation::ConsumerReservation;
 use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_parameters::{ConsumerPlacement, ConsumerSsrcs, RtpParameters};
 use crate::server::model::transport::TransportNode;
@@ -21,7 +22,10 @@ use crate::server::model::transport::TransportNode;
 pub(crate) struct ConsumerNode {
     pub(crate) id: ConsumerId,
     pub(crate) room: Arc<RoomNode>,
-    pub(crate) producer: Arc<ProducerNode>,
+    pub(crate) kind: MediaKind,
+    producer: Mutex<Arc<ProducerNode>>,
+    /// It outlives its producers, and is sent all of them under what was reserved for it.
+    pub(crate) reservation: Option<ConsumerReservation>,
     /// The peer it belongs to. Without one it closes with its transport.
     pub(crate) receiver: Option<Arc<PeerNode>>,
     pub(crate) rtp_parameters: Arc<RtpParameters>,
@@ -58,13 +62,15 @@ impl ConsumerNode {
         placement: ConsumerPlacement,
         transport: Arc<TransportNode>,
         producer: Arc<ProducerNode>,
-        rtp_parameters: RtpParameters,
+        (rtp_parameters, reservation): (RtpParameters, Option<ConsumerReservation>),
         app_data: Value,
     ) -> Arc<Self> {
         Arc::new(Self {
             id: placement.consumer,
             room: Arc::clone(&transport.room),
-            producer,
+            kind: producer.kind,
+            producer: Mutex::new(producer),
+            reservation,
             receiver: None,
             rtp_parameters: Arc::new(rtp_parameters),
             ssrcs: None,
@@ -93,7 +99,9 @@ impl ConsumerNode {
         Arc::new(Self {
             id,
             room: Arc::clone(&receiver.room),
-            producer,
+            kind: producer.kind,
+            producer: Mutex::new(producer),
+            reservation: None,
             receiver: Some(receiver),
             rtp_parameters: Arc::new(rtp_parameters),
             ssrcs: Some(ssrcs),
@@ -110,24 +118,36 @@ impl ConsumerNode {
         })
     }
 
+    /// What it consumes. If that is closed, it waits for another one.
+    pub(crate) fn producer(&self) -> Arc<ProducerNode> {
+        Arc::clone(&lock(&self.producer))
+    }
+
+    /// It consumes another producer. Only [`State`](super::state::State) does this, under its lock.
+    pub(crate) fn set_producer(&self, producer: &Arc<ProducerNode>) {
+        *lock(&self.producer) = Arc::clone(producer);
+    }
+
     /// Whose client is told about it, and the name of the peer it receives from.
     pub(crate) fn client(&self) -> Option<(&PeerNode, Arc<str>)> {
-        let source = self.producer.peer()?;
+        let producer = self.producer();
+        let source = producer.peer()?;
         Some((self.receiver.as_deref()?, Arc::clone(&source.name)))
     }
 
     /// What its client gets to know of it.
     pub(crate) fn info(&self) -> ConsumerInfo {
+        let producer = self.producer();
         let state = lock(&self.state);
         ConsumerInfo {
             id: self.id,
-            kind: self.producer.kind,
+            kind: self.kind,
             rtp_parameters: Arc::clone(&self.rtp_parameters),
             paused: state.pause_state.paused() || state.source_paused,
             preferred_profile: state.pause_state.preferred_profile(),
             effective_profile: state.effective_profile,
             app_data: Arc::clone(&self.app_data),
-            peer_name: match self.producer.peer() {
+            peer_name: match producer.peer() {
                 Some(source) => Arc::clone(&source.name),
                 None => Arc::from(""),
             },
@@ -136,16 +156,17 @@ impl ConsumerNode {
 
     /// The worker's request for a peer's consumer, neither paused nor with a preference.
     pub(crate) fn request(&self, transport: TransportId) -> Result<CreateConsumer, Error> {
+        let producer = self.producer();
         let placement = ConsumerPlacement {
             room: self.room.id,
             transport,
-            producer: self.producer.id,
+            producer: producer.id,
             consumer: self.id,
             preferred_profile: Profile::Default,
             paused: false,
-            cname_is_made_up: self.producer.cname_is_made_up,
+            cname_is_made_up: producer.cname_is_made_up,
         };
-        let payload_types = match &self.producer.consumable {
+        let payload_types = match &producer.consumable {
             Some(consumable) => consumable.mapping.payload_types(),
             None => &[],
         };

@@ -87,6 +87,8 @@ pub(crate) enum ClosedObject {
     Consumer(ConsumerId, ConsumerParent),
     /// It belongs to a peer, so it outlives its transport.
     Unhandled(ConsumerId),
+    /// It outlives its producer, and waits for another one.
+    Sourceless(ConsumerId),
 }
 
 /// With what a consumer closed.
@@ -166,12 +168,26 @@ impl DesiredRoom {
 
     /// A peer has a consumer that is not enabled yet.
     pub(crate) fn add_waiting_consumer(&mut self, node: &Arc<ConsumerNode>) {
-        if let Some(producer) = self.producers.get_mut(&node.producer.id) {
+        if let Some(producer) = self.producers.get_mut(&node.producer().id) {
             producer.consumers.insert(node.id);
             self.consumers.entry(node.id).or_insert_with(|| DesiredConsumer {
                 node: Arc::clone(node),
                 request: None,
             });
+        }
+    }
+
+    /// A worker has given a consumer another producer.
+    pub(crate) fn set_source(&mut self, request: &CreateConsumer, node: &ConsumerNode, producer: &Arc<ProducerNode>) {
+        if let Some(before) = self.producers.get_mut(&node.producer().id) {
+            before.consumers.remove(&node.id);
+        }
+        node.set_producer(producer);
+        if let Some(consumer) = self.consumers.get_mut(&node.id) {
+            consumer.request = Some(request.clone());
+            if let Some(after) = self.producers.get_mut(&producer.id) {
+                after.consumers.insert(node.id);
+            }
         }
     }
 
@@ -228,6 +244,14 @@ impl DesiredRoom {
             closed.extend(consumers.map(|consumer| ClosedObject::Consumer(*consumer, ConsumerParent::Producer)));
         }
         closed.extend(self.transports.keys().copied().map(ClosedObject::Transport));
+        // Those that wait for a producer.
+        let of_producers = self.producers.values().flat_map(|producer| &producer.consumers);
+        let of_producers: BTreeSet<_> = of_producers.collect();
+        let sourceless = self
+            .consumers
+            .keys()
+            .filter(|consumer| !of_producers.contains(consumer));
+        closed.extend(sourceless.map(|consumer| ClosedObject::Consumer(*consumer, ConsumerParent::Transport)));
         *self = Self::default();
         closed
     }
@@ -266,6 +290,11 @@ impl DesiredRoom {
         let transport = desired.request.transport;
         let mut closed = vec![ClosedObject::Producer(producer)];
         for consumer in desired.consumers.clone() {
+            let own = self.consumers.get(&consumer);
+            if own.is_some_and(|own| own.node.reservation.is_some()) {
+                closed.push(ClosedObject::Sourceless(consumer));
+                continue;
+            }
             self.remove_consumer(consumer);
             closed.push(ClosedObject::Consumer(consumer, ConsumerParent::Producer));
         }
@@ -285,7 +314,7 @@ impl DesiredRoom {
         {
             transport.consumers.remove(&consumer);
         }
-        if let Some(producer) = self.producers.get_mut(&desired.node.producer.id) {
+        if let Some(producer) = self.producers.get_mut(&desired.node.producer().id) {
             producer.consumers.remove(&consumer);
         }
         true

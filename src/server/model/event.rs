@@ -288,6 +288,12 @@ pub enum EventKind {
         room: RoomId,
         profile: Option<Profile>,
     },
+    /// A consumer that outlives its producers is sent another one; `null`: its producer is closed, and it waits for another one.
+    ConsumerSourceChanged {
+        consumer: ConsumerId,
+        room: RoomId,
+        producer: Option<ProducerId>,
+    },
     /// A consumer is closed.
     ConsumerClosed {
         consumer: ConsumerId,
@@ -377,6 +383,7 @@ impl EventKind {
             | Self::ConsumerResumed { room, .. }
             | Self::ConsumerPreferredProfileSet { room, .. }
             | Self::ConsumerEffectiveProfileChanged { room, .. }
+            | Self::ConsumerSourceChanged { room, .. }
             | Self::ConsumerClosed { room, .. }
             | Self::RtpStreamerOpened { room, .. }
             | Self::RtpStreamerClosed { room, .. }

@@ -21,6 +21,7 @@ pub(crate) mod peer_notification;
 pub(crate) mod producer;
 pub(crate) mod record;
 pub(crate) mod reports;
+pub(crate) mod reservation;
 pub(crate) mod room;
 pub(crate) mod rtc_stats;
 pub(crate) mod rtp_capabilities;

@@ -25,7 +25,7 @@ pub(crate) use self::consumable::consumer_parameters;
 pub use self::header_extension::RtpHeaderExtensionCapability;
 pub(crate) use self::header_extension::extension_uris;
 pub(crate) use self::mapping::ProducerMapping;
-pub(crate) use self::receiver::receiver_parameters;
+pub(crate) use self::receiver::{receivable, receivable_parameters, receiver_parameters};
 
 /// The most entries in one list of a peer's capabilities.
 const ENTRIES_MAX: usize = 128;

@@ -102,6 +102,8 @@ pub(crate) enum OnAccept {
     Streamer(Arc<ConsumerNode>),
     /// The consumer exists already; the worker gets to know it.
     Enable(Arc<ConsumerNode>),
+    /// The consumer has this producer from then on.
+    Source(Arc<ConsumerNode>, Arc<ProducerNode>),
     /// The peer is closed when all of its transports are.
     ClosePeer(Arc<PeerNode>),
     /// The mirror a transport will have.

@@ -256,6 +256,7 @@ impl Story {
             packets: self.world.media.borrow().packets,
             protected: self.world.media.borrow().protected,
             time: now().since(Time::from_millis(1_000)),
+            cut_of: 0,
         }
     }
 

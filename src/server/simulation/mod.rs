@@ -22,6 +22,10 @@ mod worker;
 use std::panic::catch_unwind;
 use std::time::Duration;
 
+use weir_channel::id::WorkerId;
+
+use self::faults::Blow;
+
 /// Seeds that are always played.
 const SEEDS: u64 = 300;
 
@@ -75,5 +79,43 @@ fn a_seed_plays_the_same_story_byte_for_byte() {
     for seed in 0..20 {
         let first = story::play(seed);
         assert_eq!(story::play(seed), first, "seed {seed}");
+    }
+}
+
+/// Of the frames that a worker was sending, any number of bytes may have come.
+#[test]
+fn a_worker_may_die_at_every_byte_of_what_it_says() {
+    let mut longest = 0;
+    for seed in 0..4 {
+        // All of a frame's header and of short frames, and some places of long ones.
+        for bytes in (0..16).chain((16..).step_by(64)) {
+            let outcome = story::play_short(seed, Blow::Cut(bytes));
+            longest = longest.max(outcome.cut_of);
+            if bytes >= outcome.cut_of {
+                break;
+            }
+        }
+    }
+    assert!(longest > 16, "{longest} bytes are no frame of any length");
+}
+
+#[test]
+fn a_worker_may_die_whatever_its_supervisor_is_about_to_do() {
+    for times in 0..60 {
+        for seed in 0..2 {
+            story::play_short(seed, Blow::Await(times));
+        }
+    }
+}
+
+/// For less than it takes to notice, and for longer: then it is replaced.
+#[test]
+fn each_worker_may_freeze() {
+    for seed in 0..4 {
+        for worker in [1, 2] {
+            for (time, in_turn) in [(500, true), (500, false), (4_000, true), (4_000, false)] {
+                story::play_short(seed, Blow::Freeze(WorkerId(worker), sim::ms(time), in_turn));
+            }
+        }
     }
 }

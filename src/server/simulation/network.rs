@@ -348,7 +348,7 @@ impl Watching {
             let (Some(local), Some((side, connected))) = (watched.local, sides(*source)) else {
                 continue;
             };
-            let is_written = watched.interest != Interest::Read;
+            let is_written = matches!(watched.interest, Interest::ReadWrite | Interest::Write);
             if network.waiting.get(&local).is_none_or(VecDeque::is_empty) && !is_written {
                 continue;
             }

@@ -14,6 +14,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use weir_channel::id::WorkerId;
 
+use super::faults::Blow;
 use super::media::Media;
 use super::network::{Shared, now};
 use super::sim::ms;
@@ -28,6 +29,10 @@ use crate::server::{EventStream, Server, Settings};
 /// No call takes longer, whatever happens to workers.
 pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(40);
 
+/// A short story has so many workers, and so many steps before something goes wrong.
+const SHORT_WORKERS: Option<NonZeroU32> = NonZeroU32::new(2);
+const SHORT_STEPS: usize = 24;
+
 /// What came of a story.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Outcome {
@@ -39,24 +44,35 @@ pub(super) struct Outcome {
     pub(super) protected: u64,
     /// How long it lasted, in its own time.
     pub(super) time: Duration,
+    /// Of a short one: how many bytes the worker had said that was cut off.
+    pub(super) cut_of: u64,
 }
 
 /// Plays a story. If something is wrong it panics, and the story so far is printed.
 pub(super) fn play(seed: u64) -> Outcome {
+    play_with(seed, None)
+}
+
+/// Plays a short one, in which one thing goes wrong.
+pub(super) fn play_short(seed: u64, blow: Blow) -> Outcome {
+    play_with(seed, Some(blow))
+}
+
+fn play_with(seed: u64, blow: Option<Blow>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
     seeded::begin(Some(seed));
-    let outcome = runtime.block_on(tell(seed));
+    let outcome = runtime.block_on(tell(seed, blow));
     drop(runtime);
     simulated::stand_on(None);
     seeded::begin(None);
     outcome
 }
 
-async fn tell(seed: u64) -> Outcome {
+async fn tell(seed: u64, blow: Option<Blow>) -> Outcome {
     let mut random = Random::new(seed);
     let (births, mut to_bear) = mpsc::unbounded_channel();
     simulated::stand_on(Some(Ground {
@@ -111,7 +127,7 @@ async fn tell(seed: u64) -> Outcome {
     tokio::select! {
         biased;
         () = async { tokio::join!(bearing, sending); } => unreachable!("they go on for ever"),
-        outcome = Story::tell(Rc::clone(&world), random) => outcome,
+        outcome = Story::tell(Rc::clone(&world), random, blow) => outcome,
     }
 }
 
@@ -186,8 +202,12 @@ fn settings(random: &mut Random) -> Settings {
 }
 
 impl Story {
-    async fn tell(world: Rc<World>, mut random: Random) -> Outcome {
-        let server = timeout(CALL_TIME_MAX, Server::start(settings(&mut random)));
+    async fn tell(world: Rc<World>, mut random: Random, blow: Option<Blow>) -> Outcome {
+        let mut settings = settings(&mut random);
+        if blow.is_some() {
+            settings.workers = SHORT_WORKERS;
+        }
+        let server = timeout(CALL_TIME_MAX, Server::start(settings));
         let server = server.await.expect("a server starts in time").expect("a server starts");
         let faults = random.pick(&[0, 20, 60, 150]);
         let webrtc = random.pick(&[0, 0, 300, 800]);
@@ -205,6 +225,9 @@ impl Story {
             stats: BTreeMap::new(),
             world,
         };
+        if let Some(blow) = blow {
+            return story.tell_short(blow).await;
+        }
         let steps = 60 + story.random.below(120);
         for step in 0..steps {
             story.step().await;
@@ -213,6 +236,23 @@ impl Story {
             }
         }
         story.end().await
+    }
+
+    /// Little happens, and then the one thing.
+    async fn tell_short(mut self, blow: Blow) -> Outcome {
+        self.faults = 0;
+        for _ in 0..SHORT_STEPS {
+            self.step().await;
+        }
+        let struck = self.strike(blow).await;
+        for _ in 0..SHORT_STEPS / 4 {
+            self.step().await;
+        }
+        let cut_of = struck.map_or(0, |process| process.cut_of.get());
+        Outcome {
+            cut_of,
+            ..self.end().await
+        }
     }
 
     pub(super) async fn step(&mut self) {

@@ -38,8 +38,18 @@ pub(super) struct Process {
     pub(super) frozen_until: Cell<Option<Time>>,
     /// It is stopped in the middle of a turn, not while it waits.
     pub(super) freezes_in_turn: Cell<bool>,
-    /// It dies with what it says next: this part of it, in thousandths, arrives.
-    pub(super) cut_at: Cell<Option<u64>>,
+    /// It dies with what it says next: so much of it arrives.
+    pub(super) cut_at: Cell<Option<Cut>>,
+    /// How many bytes that was.
+    pub(super) cut_of: Cell<u64>,
+}
+
+/// How much arrives of what a worker says as it dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cut {
+    /// In thousandths.
+    Part(u64),
+    Bytes(u64),
 }
 
 impl Process {
@@ -103,6 +113,7 @@ impl Cradle {
             frozen_until: Cell::new(None),
             freezes_in_turn: Cell::new(false),
             cut_at: Cell::new(None),
+            cut_of: Cell::new(0),
         });
         let starts_after = Duration::from_micros(500 + random.below(4_000) as u64);
         let backends = Backends::<Virtual> {
@@ -194,8 +205,9 @@ async fn run(
         }
         result = event_loop.turn();
         if let Some(part) = process.cut_at.get()
-            && cut(&far_end, &voice, part)
+            && let Some(said) = cut(&far_end, &voice, part)
         {
+            process.cut_of.set(said);
             process.kill();
         }
         if process.is_dead() {
@@ -235,15 +247,16 @@ fn peek(channel: &UnixStream) -> std::io::Result<()> {
         .map_err(std::io::Error::from)
 }
 
-/// Takes back from the channel what the supervisor has not read yet, but for a part of it. Whether there was something.
-fn cut(far_end: &OwnedFd, voice: &OwnedFd, part: u64) -> bool {
+/// Takes back from the channel what the supervisor has not read yet, but for a part of it. How much that was, if there was something.
+fn cut(far_end: &OwnedFd, voice: &OwnedFd, part: Cut) -> Option<u64> {
     let mut said = vec![0; 1 << 20];
-    let Ok(len) = recv(far_end.as_fd().as_raw_fd(), &mut said, MsgFlags::MSG_DONTWAIT) else {
-        return false;
+    let len = recv(far_end.as_fd().as_raw_fd(), &mut said, MsgFlags::MSG_DONTWAIT).ok()?;
+    let heard = match part {
+        Cut::Part(part) => len * part as usize / 1_000,
+        Cut::Bytes(bytes) => len.min(bytes as usize),
     };
-    let heard = len as u64 * part / 1_000;
     if heard > 0 {
-        let _ = send(voice.as_raw_fd(), &said[..heard as usize], MsgFlags::MSG_DONTWAIT);
+        let _ = send(voice.as_raw_fd(), &said[..heard], MsgFlags::MSG_DONTWAIT);
     }
-    len > 0
+    (len > 0).then_some(len as u64)
 }

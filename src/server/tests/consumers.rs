@@ -1,13 +1,13 @@
 //! Consumers of peers: they exist before they are enabled, and outlive their transports (differences §3.2).
 
 use serde_json::{Value, json};
-use weir_channel::message::{CodecName, Method, Profile, WorkerError};
+use weir_channel::message::{CodecName, CreateConsumer, MediaKind, Method, Profile, WorkerError};
 
-use super::stage::{Stage, Trio, told, transport, video};
+use super::stage::{Stage, Trio, audio, told, transport, video};
 use crate::server::fake::{server, settings, soon};
 use crate::server::{
-    ConsumerOptions, Direction, EnableOptions, PeerOptions, PlainTransportOptions, RoomOptions, RtpCapabilities,
-    RtpCodecCapability, Side,
+    ConsumerOptions, ConsumerReservation, Direction, EnableOptions, PeerOptions, PlainTransportOptions, RoomOptions,
+    RtpCapabilities, RtpCodecCapability, Side, lock,
 };
 
 #[tokio::test]
@@ -112,6 +112,119 @@ async fn who_says_what_it_can_receive_is_sent_that_under_its_own_numbers() {
         .consume_as(&trio.producer, &h264, ConsumerOptions::default());
     assert_eq!(soon(nothing_in_common).await.unwrap_err().code(), "invalidParameters");
     assert!(trio.stage.requests().is_empty());
+}
+
+/// One stream for its receiver, whoever sends it.
+#[tokio::test]
+async fn one_that_outlives_its_producers_waits_for_another_and_goes_on_as_it_was() {
+    let mut trio = Trio::new().await;
+    let codec = |name, payload_type| RtpCodecCapability {
+        preferred_payload_type: Some(payload_type),
+        ..RtpCodecCapability::new(name)
+    };
+    let receiver = RtpCapabilities {
+        codecs: vec![
+            codec(CodecName::H264, 119),
+            codec(CodecName::Vp8, 120),
+            codec(CodecName::OtherVideo, 121),
+        ],
+        ..RtpCapabilities::default()
+    };
+    let reserve = |first| trio.receiving.reserve_consumer(MediaKind::Video, &receiver, first);
+    let numbers = |reservation: &ConsumerReservation| -> Vec<u8> {
+        let codecs = reservation.rtp_parameters().codecs.iter();
+        codecs.map(|codec| codec.payload_type).collect()
+    };
+    let preferred = reserve(Some(&trio.producer)).unwrap();
+    assert_eq!(numbers(&preferred), [120, 119], "what is sent comes first");
+    let reservation = reserve(None).unwrap();
+    assert_eq!(numbers(&reservation), [120, 119], "as the room prefers");
+    let nothing = trio
+        .receiving
+        .reserve_consumer(MediaKind::Video, &RtpCapabilities::default(), None);
+    assert_eq!(nothing.unwrap_err().code(), "invalidParameters");
+
+    trio.stage.forget(&[]);
+    let options = ConsumerOptions::default;
+    let elsewhere = trio.sending.consume_reserved(&reservation, &trio.producer, options());
+    assert_eq!(soon(elsewhere).await.unwrap_err().code(), "invalidParameters");
+    let made = trio.receiving.consume_reserved(&reservation, &trio.producer, options());
+    let consumer = soon(made).await.unwrap();
+    assert_eq!(consumer.rtp_parameters(), reservation.rtp_parameters());
+    let requests = trio.stage.requests();
+    let [Method::CreateConsumer(first)] = requests.as_slice() else {
+        panic!("{requests:?}");
+    };
+    assert_eq!(first.payload_types, [(96, 120)]);
+    assert_eq!(first.lasting_cname, reservation.rtp_parameters().rtcp.cname);
+    assert_ne!(first.lasting_cname.as_ref(), Some(&first.cname));
+    assert!(!consumer.waits());
+
+    // Its producer closes: it stays, as what the worker would be asked for again, too.
+    trio.stage.forget(&[]);
+    soon(trio.producer.close(Value::Null)).await.unwrap();
+    assert!(consumer.waits() && !consumer.closed());
+    let events = trio.stage.events();
+    assert!(
+        events.iter().any(|event| event.starts_with("consumerSourceChanged")),
+        "{events:?}"
+    );
+    let (server, room) = (trio.stage.server.clone(), trio.stage.room.id());
+    let replayed = || {
+        let state = lock(&server.shared().state);
+        let consumers = state.replay(room).filter_map(|replayed| match replayed.method {
+            Method::CreateConsumer(request) => Some(request),
+            _ => None,
+        });
+        consumers.collect::<Vec<_>>()
+    };
+    assert_eq!(replayed(), std::slice::from_ref(first));
+
+    let sound = soon(trio.sending.produce(audio(2_000))).await.unwrap();
+    assert_eq!(
+        soon(consumer.set_source(&sound)).await.unwrap_err().code(),
+        "invalidParameters"
+    );
+    let next = soon(trio.sending.produce(video(3_000))).await.unwrap();
+    trio.stage.forget(&[]);
+    soon(consumer.set_source(&next)).await.unwrap();
+    assert!(!consumer.waits());
+    assert_eq!(consumer.producer().id(), next.id());
+    let expected = CreateConsumer {
+        producer: next.id(),
+        ..first.clone()
+    };
+    assert_eq!(trio.stage.requests(), [Method::SetConsumerSource(expected.clone())]);
+    assert_eq!(replayed(), [expected]);
+    let events = trio.stage.events();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(events[0].contains(&format!("producer={}", next.id().0)), "{events:?}");
+    // It is the new one's now: what that does is what it hears.
+    soon(next.pause(Value::Null)).await.unwrap();
+    assert!(consumer.source_paused());
+    soon(next.close(Value::Null)).await.unwrap();
+    assert!(consumer.waits() && !consumer.source_paused());
+    // Ordinary ones close with their producer.
+    let ordinary = soon(trio.sending.produce(video(4_000))).await.unwrap();
+    let of_bob = trio.bob.consumers().pop().unwrap();
+    assert_eq!(
+        soon(of_bob.set_source(&ordinary)).await.unwrap_err().code(),
+        "invalidParameters"
+    );
+    // It goes with its transport, and with its room.
+    let other = trio
+        .receiving
+        .reserve_consumer(MediaKind::Video, &receiver, None)
+        .unwrap();
+    let other = soon(trio.receiving.consume_reserved(&other, &ordinary, options()))
+        .await
+        .unwrap();
+    soon(consumer.close(Value::Null)).await.unwrap();
+    soon(ordinary.close(Value::Null)).await.unwrap();
+    let last = other.set_source(&next);
+    assert_eq!(soon(last).await.unwrap_err().code(), "notFound");
+    soon(trio.stage.room.close(Value::Null)).await.unwrap();
+    assert!(other.closed() && !other.waits());
 }
 
 #[tokio::test]

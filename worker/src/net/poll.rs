@@ -22,6 +22,8 @@ pub enum Interest {
     ReadWrite,
     /// Writable.
     Write,
+    /// Nothing for now. Errors are reported all the same.
+    Nothing,
 }
 
 /// Something that is ready.
@@ -250,6 +252,7 @@ fn event(source: Source, interest: Interest) -> EpollEvent {
         Interest::Read => EpollFlags::EPOLLIN,
         Interest::ReadWrite => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
         Interest::Write => EpollFlags::EPOLLOUT,
+        Interest::Nothing => EpollFlags::empty(),
     };
     EpollEvent::new(flags, source.to_bits())
 }

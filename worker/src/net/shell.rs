@@ -193,6 +193,7 @@ impl PollBackend for Poller {
             Interest::Read => PollFlags::POLLIN,
             Interest::ReadWrite => PollFlags::POLLIN | PollFlags::POLLOUT,
             Interest::Write => PollFlags::POLLOUT,
+            Interest::Nothing => PollFlags::empty(),
         };
         let mut channel = [PollFd::new(channel, flags)];
         let _ = ppoll(&mut channel, Some(TimeSpec::from_duration(timeout)), None);

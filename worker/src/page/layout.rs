@@ -24,7 +24,7 @@ pub use self::place::{At, Double, Sealed, Twin};
 pub use self::transport::{Feedback, RemoteOfTransport, SocketCounts, TransportCounts};
 
 /// The number of this layout.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// `WEIRPAGE`.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"WEIRPAGE");
@@ -155,6 +155,8 @@ pub(super) const DETAIL: usize = 1;
 pub mod consumer {
     use super::*;
 
+    /// Whose streams the flow is about.
+    pub const SOURCE: At<SourceOfConsumer> = At::new(2, 8);
     /// The newest numbers sent: a cache line of their own, stored before packets are protected or sent.
     pub const NEWEST: At<Newest> = At::new(8, 15);
     /// The newest number sent again in a stream of its own.
@@ -194,6 +196,12 @@ records! {
         pub sent_at: u64,
         /// How far the timestamps of the last two packets are from those before them.
         pub steps: [u32; 2],
+    }
+
+    /// Which producer a consumer has.
+    pub struct SourceOfConsumer {
+        /// Its id.
+        pub producer: u64,
     }
 
     /// What flows to a consumer, and what is added to its numbers.
@@ -484,6 +492,7 @@ pub const HASH: u64 = {
     let mut index = 0;
     let shapes = [
         Newest::SHAPE,
+        SourceOfConsumer::SHAPE,
         FlowOfConsumer::SHAPE,
         ConsumerCounters::SHAPE,
         CounterPlace::SHAPE,
@@ -508,6 +517,7 @@ pub const HASH: u64 = {
         index += 1;
     }
     let places = [
+        consumer::SOURCE.0,
         consumer::NEWEST.0,
         consumer::AGAIN.0,
         consumer::FLOW.0,

@@ -1,6 +1,6 @@
 //! Rooms that another worker has served, which is dead: between the two messages that begin and end it, what is made of such a
-//! room continues what the other's page says. Until it ends, nothing is read from the room's sockets: what comes waits in them for those
-//! that it is for.
+//! room continues what the other's page says. Until it ends, nothing is read from the room's sockets, and until the last one ends, nothing
+//! from shared ports: what comes waits in them for those that it is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -28,6 +28,8 @@ pub(super) struct Adoptions {
     rooms: BTreeMap<RoomId, Adoption>,
     /// Those whose sockets nobody has read for too long.
     stale: BTreeSet<RoomId>,
+    /// And so nobody has read shared ports.
+    are_shared_ports_stale: bool,
     /// The pages that are read, by their writers: hundreds of rooms come from one page, in which all objects were looked for once.
     pages: Vec<(u64, Weak<Predecessor>)>,
 }
@@ -107,7 +109,11 @@ impl<S: Shell> EventLoop<S> {
             transports: Vec::new(),
             is_incomplete,
         };
+        let are_read = self.reads_shared_ports();
         self.adoptions.rooms.insert(room, adoption);
+        if are_read {
+            self.watch_shared_ports();
+        }
         Ok(Reply::Done)
     }
 
@@ -127,6 +133,7 @@ impl<S: Shell> EventLoop<S> {
         };
         self.relay.end_adoption(room);
         let is_stale = self.adoptions.stale.remove(&room);
+        self.adoptions.are_shared_ports_stale |= is_stale;
         for transport in transports {
             let mut add = |socket: BorrowedFd<'_>, source| {
                 if is_stale {
@@ -152,6 +159,12 @@ impl<S: Shell> EventLoop<S> {
             });
             let (webrtc, mut io) = self.webrtc_and_io();
             webrtc.end_take_over(&mut io, transport);
+        }
+        if self.reads_shared_ports() {
+            if std::mem::take(&mut self.adoptions.are_shared_ports_stale) {
+                self.drop_waiting_at_shared_ports(now);
+            }
+            self.watch_shared_ports();
         }
         Ok(Reply::Done)
     }

@@ -428,6 +428,8 @@ impl<S: Shell> EventLoop<S> {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 return webrtc.accept(now, &mut io, transport, listener);
             }
+            // It was reported before the adoption began.
+            Source::SharedPort { .. } if !self.reads_shared_ports() => return,
             Source::SharedPort { number } if matches!(sockets.shared_port_at(number), Some((IceProtocol::Tcp, _))) => {
                 let (webrtc, mut io) = self.webrtc_and_io();
                 return webrtc.accept_at_shared_port(now, &mut io, number);

@@ -3,12 +3,13 @@
 use std::os::fd::OwnedFd;
 
 use weir_channel::id::TransportId;
-use weir_channel::message::{IceTuple, OpenSharedPorts, Reply, WorkerError};
+use weir_channel::message::{IceProtocol, IceTuple, OpenSharedPorts, Reply, WorkerError};
 
 use crate::net::poll::{Interest, Source};
 use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{IceSockets, os};
 use crate::relay::sink::TransportIx;
+use crate::time::Time;
 
 use super::event_loop::EventLoop;
 
@@ -21,7 +22,8 @@ impl<S: Shell> EventLoop<S> {
         self.egress.sockets.open_shared_ports(&request.protocols, descriptors)?;
         let mut result = Ok(());
         self.egress.sockets.each_shared_port(|number, socket| {
-            let added = self.poller.add(socket, Source::SharedPort { number }, Interest::Read);
+            let interest = self.interest_in_shared_port(number);
+            let added = self.poller.add(socket, Source::SharedPort { number }, interest);
             result = result.clone().and(added.map_err(|errno| os("epoll_ctl", errno)));
         });
         if result.is_err() {
@@ -81,7 +83,7 @@ impl<S: Shell> EventLoop<S> {
             waiting.push(transport);
         }
         if let [_] = waiting[..] {
-            self.watch_shared_port(number, Interest::ReadWrite);
+            self.watch_shared_port(number);
         }
     }
 
@@ -99,17 +101,53 @@ impl<S: Shell> EventLoop<S> {
                 break;
             }
         }
-        if waiting.is_empty() {
-            self.watch_shared_port(number, Interest::Read);
-        }
+        let is_done = waiting.is_empty();
         if let Some(place) = self.blocked_on_shared_port.get_mut(usize::from(number)) {
             *place = waiting;
         }
+        if is_done {
+            self.watch_shared_port(number);
+        }
     }
 
-    fn watch_shared_port(&self, number: u8, interest: Interest) {
+    /// Whether shared ports are read. As long as a room is adopted, what comes there may be for somebody who is not there yet: it waits.
+    pub(super) fn reads_shared_ports(&self) -> bool {
+        self.adoptions.is_empty()
+    }
+
+    /// It may have changed whether they are read.
+    pub(super) fn watch_shared_ports(&self) {
+        self.egress
+            .sockets
+            .each_shared_port(|number, _| self.watch_shared_port(number));
+    }
+
+    /// What waits at shared ports is to be dropped when they are read.
+    pub(super) fn drop_waiting_at_shared_ports(&mut self, now: Time) {
+        let Self { egress, sieve, .. } = self;
+        egress.sockets.each_shared_port(|number, _| {
+            // Connections have begun only, and wait for an answer.
+            if matches!(egress.sockets.shared_port_at(number), Some((IceProtocol::Udp, _))) {
+                sieve.drop_waiting(now, Source::SharedPort { number });
+            }
+        });
+    }
+
+    fn watch_shared_port(&self, number: u8) {
         if let Some(socket) = self.egress.sockets.shared_port(number) {
+            let interest = self.interest_in_shared_port(number);
             self.poller.rewatch(socket, Source::SharedPort { number }, interest);
+        }
+    }
+
+    fn interest_in_shared_port(&self, number: u8) -> Interest {
+        let blocked = self.blocked_on_shared_port.get(usize::from(number));
+        let is_blocked = blocked.is_some_and(|blocked| !blocked.is_empty());
+        match (self.reads_shared_ports(), is_blocked) {
+            (true, false) => Interest::Read,
+            (true, true) => Interest::ReadWrite,
+            (false, true) => Interest::Write,
+            (false, false) => Interest::Nothing,
         }
     }
 }

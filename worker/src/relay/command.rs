@@ -22,7 +22,7 @@ impl Relay {
     pub(super) fn do_command(&mut self, now: Time, method: &Method) -> Result<Reply, WorkerError> {
         match method {
             Method::CreateRouter { room } => self.create_room(*room)?,
-            Method::CloseRouter { room } => self.close_room(*room)?,
+            Method::CloseRouter { room } => self.close_room(now, *room)?,
             Method::CreatePlainTransport(request) => {
                 if let Some(remote) = request.remote {
                     check_remote(remote, request.rtcp_mux)?;
@@ -35,7 +35,7 @@ impl Relay {
             Method::SetRemote { transport, remote } => self.set_remote(now, *transport, *remote)?,
             Method::CloseTransport { transport } => {
                 let key = self.find_transport(*transport)?;
-                self.close_transport(key);
+                self.close_transport(now, key);
             }
             Method::CreateProducer(request) => self.create_producer(now, request)?,
             Method::SetProducerPaused { producer, paused } => match paused {
@@ -49,9 +49,10 @@ impl Relay {
             }
             Method::CloseProducer { producer } => {
                 let key = self.find_producer(*producer)?;
-                self.close_producer(key);
+                self.close_producer(now, key);
             }
             Method::CreateConsumer(request) => return self.create_consumer(now, request),
+            Method::SetConsumerSource(request) => return self.set_consumer_source(now, request),
             Method::SetConsumerPaused { consumer, paused } => match paused {
                 true => self.pause_consumer(*consumer)?,
                 false => self.resume_consumer(now, *consumer)?,
@@ -123,11 +124,11 @@ impl Relay {
     }
 
     /// Closes a room: its transports with everything on them.
-    fn close_room(&mut self, room: RoomId) -> Result<(), WorkerError> {
+    fn close_room(&mut self, now: Time, room: RoomId) -> Result<(), WorkerError> {
         let members = self.rooms.get(&room).ok_or(WorkerError::UnknownRoom(room))?;
         for transport in members.transports.clone() {
             if let Ok(key) = self.find_transport(transport) {
-                self.close_transport(key);
+                self.close_transport(now, key);
             }
         }
         self.rooms.remove(&room);
@@ -181,9 +182,9 @@ impl Relay {
         Ok(())
     }
 
-    pub(super) fn close_transport(&mut self, key: TransportKey) {
+    pub(super) fn close_transport(&mut self, now: Time, key: TransportKey) {
         while let Some(producer) = self.transports[key].producers.last().copied() {
-            self.close_producer(producer);
+            self.close_producer(now, producer);
         }
         while let Some(consumer) = self.transports[key].consumers.last().copied() {
             self.close_consumer(consumer);

@@ -98,6 +98,8 @@ pub(super) struct Consumer {
     created_at: [u64; ENCODINGS_MAX],
     /// Where it is in a group of pictures that it is sent after the event.
     pub catch_up: Option<GopCursor>,
+    /// It outlives its producers.
+    pub is_lasting: bool,
     /// Its place in its producer's list.
     pub place_in_producer: u32,
     /// Its place in its transport's list.
@@ -139,6 +141,14 @@ pub(super) struct ExtensionFate {
 pub(super) struct PayloadTypes([u8; 128]);
 
 impl PayloadTypes {
+    fn of(request: &CreateConsumer) -> Self {
+        let mut payload_types = [NONE; 128];
+        for (source, own) in &request.payload_types {
+            payload_types[usize::from(source & 0x7f)] = *own;
+        }
+        Self(payload_types)
+    }
+
     /// Its own for a producer's.
     #[inline]
     pub(super) fn own(&self, source: u8) -> Option<u8> {
@@ -173,11 +183,12 @@ impl Consumer {
         connected: bool,
         rewriter: Rewriter,
     ) -> Self {
-        let mut payload_types = [NONE; 128];
-        for (source, own) in &request.payload_types {
-            payload_types[usize::from(source & 0x7f)] = *own;
-        }
         let renames = renames(request, producer);
+        // A name of its own is nobody else's.
+        let (cname, cname_is_made_up) = match &request.lasting_cname {
+            Some(own) => (own, false),
+            None => (&request.cname, request.cname_is_made_up),
+        };
         Self {
             key,
             flow: Flow::new(producer.kind == MediaKind::Video, connected),
@@ -195,7 +206,7 @@ impl Consumer {
             sent_beside: 0,
             overtaken: Overtaken::default(),
             renames,
-            payload_types: PayloadTypes(payload_types),
+            payload_types: PayloadTypes::of(request),
             dropped: [0; DropReason::ALL.len()],
             id: request.consumer,
             room: request.room,
@@ -211,19 +222,54 @@ impl Consumer {
             attached_from: producer.counters.dispatched,
             created_at: producer.counters.dispatched,
             catch_up: None,
+            is_lasting: request.lasting_cname.is_some(),
             place_in_producer: 0,
             place_in_transport: 0,
             switches: 0,
             pli_count: 0,
             fir_count: 0,
             round_trip: RoundTrip::default(),
-            transmission: Transmission::new(&request.cname, request.cname_is_made_up),
+            transmission: Transmission::new(cname, cname_is_made_up),
             nack_count: 0,
             rtx_ssrc: request.rtx.as_ref().map(|rtx| rtx.ssrc),
             repair: None,
             packets_in: 0,
             counted: producer.counters,
         }
+    }
+
+    /// Nothing of its producer flows to it any more. To be called before it leaves the producer's streams.
+    pub(super) fn stop_flow(&mut self, counters: &ProducerCounters) {
+        self.update_counters(counters);
+        self.flow = Flow::new(self.flow.needs_key_frame, self.flow.connected);
+        self.overtaken = Overtaken::default();
+        self.catch_up = None;
+        self.effective = None;
+        // An encoding of another source is another one.
+        self.last_notified = self.last_notified.map(|_| NONE);
+        self.last_mapping = [NONE; 2];
+        self.last_payload_type = NONE;
+        self.rewriter.forget_clock();
+        if let Some(repair) = &mut self.repair {
+            repair.forget_starts();
+        }
+    }
+
+    /// It is a consumer of this producer from now on, in the slot in which is withheld what it lacks.
+    pub(super) fn follow(&mut self, key: ProducerKey, producer: &Producer, slot: u8) {
+        self.producer = key;
+        self.flow.needs_key_frame = producer.kind == MediaKind::Video;
+        self.rewriter.change_source(slot);
+        self.attached_from = producer.counters.dispatched;
+        self.created_at = producer.counters.dispatched;
+        self.counted = producer.counters;
+    }
+
+    /// How it calls what the producer that it follows now sends.
+    pub(super) fn rename(&mut self, request: &CreateConsumer, producer: &Producer) {
+        self.payload_types = PayloadTypes::of(request);
+        self.renames = renames(request, producer);
+        self.has_renames = self.renames.is_some();
     }
 
     /// Its own payload type for that of a packet, which is mostly the one of the packet before.

@@ -235,6 +235,14 @@ mod tests {
             );
         }
         let flowing = flow(Some(2), Some(2), false);
+        // What was withheld before does not count.
+        for (withheld, expected) in [(4, Forward), (5, Drop(BeforeSwitch))] {
+            let packet = PacketMeta {
+                withheld: [0, withheld, 9, 9],
+                ..packet(2, 104, DELTA)
+            };
+            assert_eq!(decide(&packet, &flowing, &Overtaken::default(), 1, Some(96)), expected);
+        }
         assert_eq!(
             decide(&packet(2, 100, KEY), &flowing, &Overtaken::default(), 0, None),
             Drop(UnsupportedPayloadType)

@@ -444,7 +444,7 @@ impl Relay {
         (
             self.rooms.len() as u64,
             self.transports.len() as u64,
-            self.producers.len() as u64,
+            self.producer_of_id.len() as u64,
             self.consumers.len() as u64,
         )
     }

@@ -1,7 +1,7 @@
 //! A producer as the relay sees it: how its packets are recognised, what of them is relayed, and who follows.
 
-use weir_channel::id::{ProducerId, RoomId};
-use weir_channel::message::{Codec, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
+use weir_channel::id::{ProducerId, RoomId, TransportId};
+use weir_channel::message::{Codec, CodecName, CreateConsumer, CreateProducer, ExtensionUri, MediaKind, Profile};
 
 use crate::rtp::extension::{Element, ExtensionBlock, Values, Walk, elements, erase};
 use crate::time::Time;
@@ -158,6 +158,55 @@ impl Producer {
         }
     }
 
+    /// What a consumer waits at that outlives its producers, and has had none in this worker.
+    pub(super) fn vacant(request: &CreateConsumer, transport: TransportKey) -> Self {
+        let codec = |(source, _): &(u8, u8)| Codec {
+            payload_type: *source,
+            name: CodecName::OtherVideo,
+            clock_rate: 90_000,
+            pli: false,
+            fir: false,
+            nack: false,
+            remb: false,
+            rtx: None,
+        };
+        let codecs = request.payload_types.iter().map(codec).collect();
+        Self::sending_nothing((request.room, request.producer), transport, MediaKind::Video, codecs)
+    }
+
+    /// What its consumers wait at that outlive it. Codecs are what it has had, as what was sent is still spoken of.
+    pub(super) fn vacated(&self) -> Self {
+        Self::sending_nothing((self.room, self.id), self.transport, self.kind, self.codecs.clone())
+    }
+
+    /// Nobody knows it by its id, and nothing comes on its transport, which may be gone. It is there as long as it has consumers.
+    fn sending_nothing(
+        (room, producer): (RoomId, ProducerId),
+        transport: TransportKey,
+        kind: MediaKind,
+        codecs: Vec<Codec>,
+    ) -> Self {
+        let request = CreateProducer {
+            room,
+            transport: TransportId(0),
+            producer,
+            kind,
+            mid: None,
+            codecs,
+            encodings: Vec::new(),
+            header_extensions: Vec::new(),
+            preferred_profile: Profile::Default,
+            reduced_size: false,
+            paused: false,
+        };
+        Self::new(&request, transport)
+    }
+
+    /// Whether consumers wait at it for another one.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.streams.is_empty()
+    }
+
     /// Known by neither MID nor RID, and with one stream only.
     pub(super) fn is_unnamed(&self) -> bool {
         self.mid.is_none() && self.streams.len() == 1 && self.streams[0].rid.is_none()
@@ -299,6 +348,11 @@ impl Producer {
             let clock = clocks.join(self.room, name);
             self.use_clock(clocks, clock);
         }
+    }
+
+    /// The slot of one more consumer from which nothing is withheld: there is nothing.
+    pub(super) fn join_nothing(&mut self) -> u8 {
+        self.filters.join(0).slot
     }
 
     /// The slot of one more consumer, for what is withheld from it.

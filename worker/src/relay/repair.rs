@@ -122,18 +122,12 @@ pub(super) struct Rtx {
 impl Repair {
     /// `before_first_rtx`: RFC 4588 §4 wants the sequence to begin at random.
     pub(super) fn new(request: &CreateConsumer, now: Time, before_first_rtx: u64) -> Self {
-        let rtx = |rtx: &ConsumerRtx| {
-            let mut payload_types = [None; 128];
-            for (own, again) in &rtx.payload_types {
-                payload_types[usize::from(own & 0x7f)] = Some(*again);
-            }
-            Rtx {
-                ssrc: rtx.ssrc,
-                is_begun: false,
-                before_first: before_first_rtx,
-                seq: before_first_rtx,
-                payload_types,
-            }
+        let rtx = |rtx: &ConsumerRtx| Rtx {
+            ssrc: rtx.ssrc,
+            is_begun: false,
+            before_first: before_first_rtx,
+            seq: before_first_rtx,
+            payload_types: by_own_payload_type(rtx),
         };
         Self {
             segments: [Segment::default(); SEGMENTS],
@@ -199,6 +193,21 @@ impl Repair {
         self.refused
     }
 
+    /// From now on packets are sent again under these payload types, and the numbers go on.
+    pub(super) fn change_source(&mut self, request: &CreateConsumer) {
+        if let (Some(own), Some(rtx)) = (&mut self.rtx, &request.rtx) {
+            own.payload_types = by_own_payload_type(rtx);
+        }
+    }
+
+    /// What was sent cannot be sent again: its source is gone.
+    pub(super) fn forget_starts(&mut self) {
+        if self.starts > 0 {
+            self.segments.iter_mut().for_each(|segment| segment.first = u64::MAX);
+            self.starts += SEGMENTS as u64;
+        }
+    }
+
     /// The offsets of what flows are others from some timestamp on.
     pub(super) fn on_offsets(&mut self, offsets: Offsets) {
         if let Some(last) = self.starts.checked_sub(1) {
@@ -252,6 +261,14 @@ impl Repair {
     pub(super) fn refusals(&self) -> Counts<NotRepaired> {
         NotRepaired::ALL.into_iter().zip(self.refused).collect()
     }
+}
+
+fn by_own_payload_type(rtx: &ConsumerRtx) -> [Option<u8>; 128] {
+    let mut payload_types = [None; 128];
+    for (own, again) in &rtx.payload_types {
+        payload_types[usize::from(own & 0x7f)] = Some(*again);
+    }
+    payload_types
 }
 
 pub(super) fn millis(now: Time) -> u32 {

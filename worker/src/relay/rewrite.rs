@@ -368,8 +368,16 @@ impl Rewriter {
             speedup: Speedup::default(),
             is_sped_up: false,
         };
-        self.timeline_of = (flow.timeline != NO_TIMELINE).then_some(flow.timeline);
+        // Who was sent something and waits for another source goes on by the time that went by.
+        let was_sent = flow.timeline != NO_TIMELINE || newest.sent_at != 0;
+        self.timeline_of = was_sent.then_some(flow.timeline);
         self.restarts = flow.restarts;
+    }
+
+    /// What follows is another source's, whose slot says what is withheld.
+    pub fn change_source(&mut self, slot: u8) {
+        self.forget_clock();
+        self.offsets.slot = slot;
     }
 
     /// The offset of the timestamps means nothing any more: what follows begins by the time that went by.

@@ -23,7 +23,7 @@ use crate::page::layout::{RemoteOfTransport, SocketCounts, StreamPosition, Table
 use crate::page::predecessor::{Damaged, Predecessor};
 use crate::time::Time;
 
-use self::kept_consumer::{ConsumerLegacy, NONE};
+use self::kept_consumer::{ConsumerLegacy, NONE, of_no_source};
 use self::kept_stream::StreamLegacy;
 use self::kept_transport::TransportLegacy;
 
@@ -135,10 +135,16 @@ impl Relay {
             if page.detail(slot) != identity.detail() {
                 return Err(Damaged("its SSRCs are others"));
             }
-            let Some(flow) = page.twin(slot, consumer::FLOW)? else {
+            let Some(mut flow) = page.twin(slot, consumer::FLOW)? else {
                 // It was about to be made, and nobody has been told of it.
                 return Ok(None);
             };
+            // Its worker died before it could answer that it has another source, or the source cannot be made again.
+            let is_source = page.record(slot, consumer::SOURCE).producer == producer.0
+                && self.producer_of_id.contains_key(&producer);
+            if identity.is_lasting && !is_source {
+                flow = of_no_source(&flow);
+            }
             let mut newest = page.record(slot, consumer::NEWEST);
             let seq = Rewriter::check_kept(&newest)?;
             newest.sent_at = newest.sent_at.min(now.0);
@@ -215,6 +221,7 @@ impl Relay {
         if let Some(start) = start {
             consumer.keep_start(&self.page, start);
         }
+        consumer.keep_source(&self.page, identity.producer);
         // This last: it makes the record whole.
         consumer.keep_flow(&self.page);
         self.select_layer(now, key);
@@ -222,6 +229,18 @@ impl Relay {
         if is_old && self.consumers[key].flow.sync_required {
             self.request_key_frame_for(now, key);
         }
+    }
+
+    /// Keeps of a consumer, to which nothing flows, what is new with another source.
+    pub(super) fn keep_source(&mut self, key: ConsumerKey, request: &CreateConsumer) {
+        let consumer = &mut self.consumers[key];
+        consumer.keep_source(&self.page, request.producer);
+        if let Some(rtx) = consumer.repair.as_ref().and_then(|repair| repair.rtx.as_ref()) {
+            self.page
+                .store_double(consumer.slot(&self.page), consumer::AGAIN, rtx.seq);
+        }
+        consumer.keep_counters(&self.page, &self.producers[consumer.producer].counters);
+        consumer.keep_flow(&self.page);
     }
 
     /// What the last worker has left of a producer's streams, lowest profile first.
@@ -385,6 +404,8 @@ pub(super) struct ConsumerIdentity {
     pub(super) producer: ProducerId,
     pub(super) ssrc: u32,
     pub(super) rtx_ssrc: Option<u32>,
+    /// It outlives its producers.
+    pub(super) is_lasting: bool,
 }
 
 impl ConsumerIdentity {
@@ -396,6 +417,7 @@ impl ConsumerIdentity {
             producer: request.producer,
             ssrc: request.ssrc,
             rtx_ssrc: request.rtx.as_ref().map(|rtx| rtx.ssrc),
+            is_lasting: request.lasting_cname.is_some(),
         }
     }
 

@@ -88,6 +88,7 @@ fn commands() -> Vec<Method> {
             }),
             cname: "x".to_owned(),
             cname_is_made_up: false,
+            lasting_cname: None,
         })
     };
     vec![

@@ -10,6 +10,7 @@ use weir_channel::message::{
     DtlsState, IceCredentials, IceProtocol, IceState, IceTuple, Method, Notification, OpenSharedPorts, Reply,
     UnroutedReason, WorkerError,
 };
+use weir_channel::page::Page;
 use weir_worker::net::clock;
 
 use crate::client::{Client, Wire};
@@ -18,7 +19,7 @@ use crate::room::{
     await_dtls, await_unrouted, connect, create_webrtc, has_moved, ice_credentials, plain_transport, room, stats,
     webrtc_stats,
 };
-use crate::supervisor::{Supervisor, rtp, ssrc_of};
+use crate::supervisor::{ROOM, Supervisor, rtp, ssrc_of};
 
 /// The shared ports of a worker.
 pub(crate) struct SharedPort {
@@ -569,4 +570,59 @@ fn connections_say_whose_they_are_first() {
     assert_eq!(ssrc_of(&late.receive_rtp()), 0xb006);
     assert!(supervisor.stats().unrouted > 3);
     drop(silent);
+}
+
+/// A worker that adopts a room, and the port at which clients of the room will be.
+fn adopting() -> (Supervisor, SharedPort) {
+    let mut supervisor = Supervisor::with_worker();
+    let port = SharedPort::open(&mut supervisor, false);
+    // Its worker has died before it had begun anything.
+    let page = Page::create().unwrap();
+    let adopt = Method::Adopt { room: ROOM, pages: 1 };
+    assert_eq!(supervisor.request_with(adopt, &[page.into()]), Ok(Reply::Done));
+    assert_eq!(supervisor.request(Method::CreateRouter { room: ROOM }), Ok(Reply::Done));
+    (supervisor, port)
+}
+
+fn end_adoption(supervisor: &mut Supervisor) {
+    let ended = Method::AdoptionEnded { room: ROOM };
+    assert_eq!(supervisor.request(ended), Ok(Reply::Done));
+}
+
+#[test]
+fn what_comes_while_a_room_is_adopted_waits_for_those_who_are_not_there_yet() {
+    let (mut supervisor, port) = adopting();
+    let mut clients = [
+        Client::new(port.udp, &ice_credentials(1, 0), true),
+        Client::over(Wire::tcp(port.tcp), port.tcp, &ice_credentials(2, 0), true),
+    ];
+    clients.iter_mut().for_each(Client::step);
+    for transport in 1..3 {
+        // Each answer is a turn, in which sockets are read.
+        for _ in 0..20 {
+            assert_eq!(supervisor.stats().unrouted, 0);
+        }
+        create_webrtc(&mut supervisor, transport, &[], &[]).unwrap();
+    }
+    end_adoption(&mut supervisor);
+    for (transport, client) in (1..).zip(clients) {
+        connect(&mut supervisor, transport, client);
+    }
+    assert_eq!(supervisor.stats().unrouted, 0);
+}
+
+#[test]
+fn what_has_waited_too_long_for_those_who_are_adopted_is_dropped_and_counted() {
+    let (mut supervisor, port) = adopting();
+    create_webrtc(&mut supervisor, 1, &[], &[]).unwrap();
+    let stale = |supervisor: &mut Supervisor| supervisor.stats().unrouted_reasons.of(UnroutedReason::Stale);
+    let drop_waiting = Method::DropWaiting { room: ROOM };
+    assert_eq!(supervisor.request(drop_waiting), Ok(Reply::Done));
+    let mut client = Client::new(port.udp, &ice_credentials(1, 0), true);
+    client.step();
+    assert_eq!(stale(&mut supervisor), 0);
+    end_adoption(&mut supervisor);
+    while stale(&mut supervisor) == 0 {}
+    connect(&mut supervisor, 1, client);
+    assert_eq!(supervisor.stats().unrouted, 1);
 }

@@ -41,6 +41,7 @@ fn create(supervisor: &mut Supervisor, consumer: u64, repair: Repair, (media, ag
         }),
         cname: "weir".to_owned(),
         cname_is_made_up: false,
+        lasting_cname: None,
     };
     let created = Reply::ConsumerCreated { source_paused: false };
     assert_eq!(supervisor.request(Method::CreateConsumer(request)), Ok(created));

@@ -244,6 +244,7 @@ fn relay(supervisor: &mut Supervisor, from: (u64, u32), to: (u64, u32)) {
         rtx: None,
         cname: "weir".to_owned(),
         cname_is_made_up: false,
+        lasting_cname: None,
     };
     let created = supervisor.request(Method::CreateConsumer(consumer));
     assert_eq!(created, Ok(Reply::ConsumerCreated { source_paused: false }));

@@ -23,5 +23,6 @@ mod profiles;
 mod repair;
 mod reports;
 mod routing;
+mod sources;
 mod timers;
 mod twcc;

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use weir_channel::id::{ConsumerId, RoomId, TransportId};
-use weir_channel::message::{Codec, CodecName, CreateConsumer, Encoding, Method, Profile};
+use weir_channel::message::{Codec, CodecName, CreateConsumer, Encoding, Method, Notification, Profile};
 use weir_worker::relay::sink::Port;
 use weir_worker::time::Time;
 
 use super::judge::{Segment, judge_numbers_with};
 use super::repair::{RTX, Receiver, repairing};
+use super::stream::{Packet, Stream};
 use super::track::{Track, codec};
 use super::wire::{self, Rtp};
 use super::{Sim, ms, single};
@@ -49,6 +50,17 @@ pub struct Sender {
     has_companion: bool,
     history: BTreeMap<(u32, u16), (Vec<u8>, Option<Time>)>,
     rtx_seq: u16,
+}
+
+/// Packets that go along with a stream's, and nothing that a picture or its numbers depend on.
+fn beside(stream: &mut Stream, count: usize, timestamp: u64) -> Vec<Packet> {
+    let mut beside = stream.clone();
+    beside.payload_type = COMPANION;
+    beside.timestamp = timestamp;
+    beside.codec = CodecName::AudioCompanion;
+    let packets = beside.frame_of(count, false);
+    stream.seq = beside.seq;
+    packets
 }
 
 /// See the [module](self).
@@ -231,7 +243,7 @@ impl Conference {
             let has_companion = sender.has_companion;
             let mut packets = Vec::new();
             for stream in &mut sender.track.streams {
-                let own = stream.payload_type;
+                let place = if has_companion { stream.frame % 3 } else { 0 };
                 if is_sound {
                     packets.push(stream.sound());
                 } else {
@@ -239,15 +251,8 @@ impl Conference {
                     let count = 1 + self.sim.random.below(if key { 8 } else { 4 });
                     packets.extend(stream.frame_of(count, key));
                 }
-                if has_companion && stream.frame % 3 != 0 {
-                    // Nothing that a picture or its numbers depend on.
-                    let mut beside = stream.clone();
-                    beside.payload_type = COMPANION;
-                    beside.timestamp -= beside.step;
-                    beside.codec = CodecName::AudioCompanion;
-                    packets.extend(beside.frame_of(1 + stream.frame as usize % 2, false));
-                    stream.seq = beside.seq;
-                    stream.payload_type = own;
+                if place > 0 {
+                    packets.extend(beside(stream, place as usize, stream.timestamp - stream.step));
                 }
             }
             let socket = self.sockets.entry(sender.track.transport()).or_default();
@@ -269,15 +274,7 @@ impl Conference {
                 }
             }
         }
-        let resent = std::mem::take(&mut self.sim.sink.resent);
-        let resent = resent.into_iter().map(|(_, transport, packet)| (transport, packet));
-        let sent: Vec<_> = self
-            .sim
-            .trains()
-            .into_iter()
-            .flat_map(|train| train.packets.into_iter().map(move |packet| (train.transport, packet)))
-            .chain(resent)
-            .collect();
+        let sent = self.sim.take_sent();
         let now = self.sim.now;
         for (transport, packet) in sent {
             let ssrc = super::ssrc_of(&packet);
@@ -342,6 +339,12 @@ impl Conference {
     pub fn judge(&mut self, deaths: i128) {
         self.judge_flows();
         self.judge_indices();
+        let mut learned = BTreeSet::new();
+        for notification in &self.sim.notifications {
+            if let Notification::RemoteLearned { transport, .. } = notification {
+                assert!(learned.insert(*transport), "{transport} has learned its remote again");
+            }
+        }
         for index in 0..self.receivers.len() {
             self.judge_numbers(index, TURN_PACKETS * deaths);
             let consumer = self.receivers[index].consumer;

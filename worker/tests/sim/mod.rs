@@ -22,7 +22,7 @@ pub mod succession;
 pub mod track;
 pub mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +84,8 @@ pub struct Sim {
     sorted: usize,
     inboxes: BTreeMap<ConsumerId, VecDeque<Received>>,
     lost: BTreeMap<(ConsumerId, DropReason), u64>,
+    /// SSRC and sequence number of what [`Sim::take_sent`] has returned.
+    forwarded: BTreeSet<(u32, u16)>,
     next_id: u64,
     next_stream: u32,
     pub seed: u64,
@@ -177,6 +179,7 @@ impl Sim {
             sorted: 0,
             inboxes: BTreeMap::new(),
             lost: BTreeMap::new(),
+            forwarded: BTreeSet::new(),
             next_id: 1,
             next_stream: 1,
             seed,
@@ -351,6 +354,7 @@ impl Sim {
             rtx: None,
             cname: "weir".to_owned(),
             cname_is_made_up: false,
+            lasting_cname: None,
         };
         edit(&mut request);
         request
@@ -587,6 +591,24 @@ impl Sim {
     pub fn trains(&mut self) -> Vec<recorder::Train> {
         self.sorted = 0;
         std::mem::take(&mut self.sink.trains)
+    }
+
+    /// What has left since the last time: the consumer's transport, the packet. What nobody has asked for again leaves under no number
+    /// twice, whoever has died meanwhile, not even if the same bytes come out. Not to be mixed with [`Sim::trains`].
+    #[track_caller]
+    pub fn take_sent(&mut self) -> Vec<(TransportIx, Vec<u8>)> {
+        let mut sent = Vec::new();
+        for train in self.trains() {
+            for packet in train.packets {
+                let number = (ssrc_of(&packet), u16::from_be_bytes([packet[2], packet[3]]));
+                let is_new = self.forwarded.insert(number);
+                assert!(is_new, "number {} of {:#x} was forwarded twice", number.1, number.0);
+                sent.push((train.transport, packet));
+            }
+        }
+        let resent = self.sink.resent.drain(..);
+        sent.extend(resent.map(|(_, transport, packet)| (transport, packet)));
+        sent
     }
 
     /// The key frame requests sent since the last time.

@@ -299,15 +299,7 @@ impl Call {
                 self.carry(1, || Event::ToSender(rtcp.clone()));
             }
         }
-        let resent = std::mem::take(&mut self.sim.sink.resent);
-        let resent = resent.into_iter().map(|(_, transport, packet)| (transport, packet));
-        let sent: Vec<_> = self
-            .sim
-            .trains()
-            .into_iter()
-            .flat_map(|train| train.packets.into_iter().map(move |packet| (train.transport, packet)))
-            .chain(resent)
-            .collect();
+        let sent = self.sim.take_sent();
         for (transport, packet) in sent {
             let receiver = self
                 .receivers

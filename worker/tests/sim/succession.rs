@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_channel::id::RoomId;
-use weir_channel::message::{Method, WorkerError};
+use weir_channel::message::{CreateConsumer, Method, WorkerError};
 use weir_worker::page::Page;
 use weir_worker::page::layout::Capacity;
 use weir_worker::page::memory::{HeapPage, Memory};
@@ -57,12 +57,25 @@ impl Desired {
                 Method::CreateConsumer(made) if made.consumer == *consumer => made.preferred_profile = *profile,
                 _ => {}
             }),
+            Method::SetConsumerSource(request) => {
+                let is_it = |made: &mut Method| matches!(made, Method::CreateConsumer(made) if made.consumer == request.consumer);
+                // Behind its producer.
+                let before: Vec<Method> = self.methods.extract_if(.., is_it).collect();
+                self.methods.extend(before.into_iter().map(|made| match made {
+                    Method::CreateConsumer(made) => Method::CreateConsumer(CreateConsumer {
+                        paused: made.paused,
+                        preferred_profile: made.preferred_profile,
+                        ..request.clone()
+                    }),
+                    other => other,
+                }));
+            }
             Method::CloseConsumer { consumer } => self
                 .methods
                 .retain(|made| !matches!(made, Method::CreateConsumer(made) if made.consumer == *consumer)),
             Method::CloseProducer { producer } => self.methods.retain(|made| match made {
                 Method::CreateProducer(made) => made.producer != *producer,
-                Method::CreateConsumer(made) => made.producer != *producer,
+                Method::CreateConsumer(made) => made.producer != *producer || made.lasting_cname.is_some(),
                 _ => true,
             }),
             Method::CloseTransport { transport } => self.methods.retain(|made| match made {
@@ -88,6 +101,14 @@ impl Sim {
     /// The relay dies here and now.
     pub fn die(&mut self) {
         self.page.kill();
+    }
+
+    /// If the relay is dead, a successor takes over.
+    #[track_caller]
+    pub fn succeed_if_dead(&mut self) {
+        if self.page.is_dead() {
+            self.succeed();
+        }
     }
 
     /// A successor takes over from a relay that is dead.

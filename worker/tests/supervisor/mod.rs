@@ -249,6 +249,7 @@ impl Supervisor {
             rtx: None,
             cname: "weir".to_owned(),
             cname_is_made_up: false,
+            lasting_cname: None,
         };
         let created = Reply::ConsumerCreated { source_paused: false };
         assert_eq!(self.request(Method::CreateConsumer(request)), Ok(created));

@@ -1,7 +1,9 @@
 //! What of a producer a receiver is sent that says in numbers of its own what it can receive, as in an offer.
 
 use super::{RtpCapabilities, RtpCodecCapability};
-use crate::server::model::rtp_parameters::{RtcpFeedback, RtpCodec, RtpHeaderExtension, RtpParameters, extension_uri};
+use crate::server::model::rtp_parameters::{
+    RtcpFeedback, RtcpParameters, RtpCodec, RtpHeaderExtension, RtpParameters, extension_uri,
+};
 
 /// The feedback that a consumer can be given.
 const FEEDBACK: [(&str, &str); 4] = [("nack", ""), ("nack", "pli"), ("ccm", "fir"), ("goog-remb", "")];
@@ -20,26 +22,7 @@ pub(crate) fn receiver_parameters(
             continue;
         };
         payload_types.push((codec.payload_type, payload_type));
-        let given = |theirs: &&RtcpFeedback| {
-            let mut own = FEEDBACK
-                .iter()
-                .map(|(name, parameter)| RtcpFeedback::new(name, parameter));
-            own.any(|own| own.is_same(theirs))
-        };
-        let received = RtpCodec {
-            mime_type: codec.mime_type.clone(),
-            payload_type,
-            clock_rate: codec.clock_rate,
-            channels: codec.channels,
-            parameters: theirs.parameters.clone(),
-            rtcp_feedback: theirs.rtcp_feedback.iter().filter(given).cloned().collect(),
-        };
-        let mut others = receiver.codecs.iter();
-        let rtx = others.find(|own| own.kind == theirs.kind && own.is_rtx() && own.apt() == Some(payload_type));
-        let rtx = rtx.and_then(|own| own.preferred_payload_type);
-        let repair = rtx.map(|own| RtpCodec::rtx(own, &received));
-        codecs.push(received);
-        codecs.extend(repair);
+        codecs.extend(received(theirs, payload_type, receiver));
     }
     // What goes along with a codec is of no use without one.
     let is_main = |codec: &RtpCodec| !codec.is_rtx() && !codec.is_companion();
@@ -51,18 +34,118 @@ pub(crate) fn receiver_parameters(
         let mut own = producer.header_extensions.iter();
         own.any(|own| own.uri.eq_ignore_ascii_case(uri))
     };
-    let header_extensions = receiver.header_extensions.iter().filter_map(|theirs| {
-        let uri = extension_uri(&theirs.uri).filter(|uri| uri.is_relayed() && sent(uri.uri()))?;
-        Some(RtpHeaderExtension::new(uri, theirs.preferred_id))
-    });
+    let mut header_extensions = received_extensions(receiver);
+    header_extensions.retain(|theirs| sent(&theirs.uri));
     let parameters = RtpParameters {
         mux_id: None,
         codecs,
-        header_extensions: header_extensions.collect(),
+        header_extensions,
         encodings: Vec::new(),
         rtcp: producer.rtcp.clone(),
     };
     (parameters, payload_types)
+}
+
+/// A codec as it is received, and its retransmissions, if the receiver has them.
+fn received(
+    codec: &RtpCodecCapability,
+    payload_type: u8,
+    receiver: &RtpCapabilities,
+) -> impl Iterator<Item = RtpCodec> + use<> {
+    let given = |theirs: &&RtcpFeedback| {
+        let mut own = FEEDBACK
+            .iter()
+            .map(|(name, parameter)| RtcpFeedback::new(name, parameter));
+        own.any(|own| own.is_same(theirs))
+    };
+    let received = RtpCodec {
+        mime_type: codec.mime_type(),
+        payload_type,
+        clock_rate: codec.clock_rate,
+        channels: codec.channels,
+        parameters: codec.parameters.clone(),
+        rtcp_feedback: codec.rtcp_feedback.iter().filter(given).cloned().collect(),
+    };
+    let mut others = receiver.codecs.iter();
+    let rtx = others.find(|own| own.kind == codec.kind && own.is_rtx() && own.apt() == Some(payload_type));
+    let rtx = rtx.and_then(|own| own.preferred_payload_type);
+    let repair = rtx.map(|own| RtpCodec::rtx(own, &received));
+    [Some(received), repair].into_iter().flatten()
+}
+
+/// Those of the receiver's header extensions that are relayed.
+fn received_extensions(receiver: &RtpCapabilities) -> Vec<RtpHeaderExtension> {
+    let theirs = receiver.header_extensions.iter().filter_map(|theirs| {
+        let uri = extension_uri(&theirs.uri).filter(|uri| uri.is_relayed())?;
+        Some(RtpHeaderExtension::new(uri, theirs.preferred_id))
+    });
+    theirs.collect()
+}
+
+/// What a receiver can be sent in a room, whoever sends it there: those of its codecs that the room relays, with their
+/// retransmissions. Those that `first` has come first, and the others as the room prefers them.
+pub(crate) fn receivable(
+    receiver: &RtpCapabilities,
+    room: &RtpCapabilities,
+    first: Option<&RtpParameters>,
+) -> RtpCapabilities {
+    let preference = |theirs: &RtpCodecCapability| {
+        let in_room = room
+            .codecs
+            .iter()
+            .position(|own| !own.is_rtx() && own.is_same_format(theirs))?;
+        let is_first = |codec: &RtpCodec| theirs.is_format_of(codec);
+        let rank = match first {
+            Some(first)
+                if first
+                    .codecs
+                    .iter()
+                    .any(|own| is_first(own) && theirs.has_profile_of(&own.parameters)) =>
+            {
+                0
+            }
+            Some(first) if first.codecs.iter().any(is_first) => 1,
+            _ => 2,
+        };
+        Some((rank, in_room))
+    };
+    let media = receiver
+        .codecs
+        .iter()
+        .filter(|theirs| !theirs.is_rtx() && theirs.preferred_payload_type.is_some());
+    let mut known: Vec<_> = media
+        .filter_map(|theirs| Some((preference(theirs)?, theirs.clone())))
+        .collect();
+    known.sort_by_key(|(preference, _)| *preference);
+    let mut codecs: Vec<_> = known.into_iter().map(|(_, theirs)| theirs).collect();
+    let is_known = |apt: u8| codecs.iter().any(|own| own.preferred_payload_type == Some(apt));
+    let rtx = receiver
+        .codecs
+        .iter()
+        .filter(|theirs| theirs.is_rtx() && theirs.apt().is_some_and(is_known));
+    let rtx: Vec<_> = rtx.cloned().collect();
+    codecs.extend(rtx);
+    RtpCapabilities {
+        codecs,
+        header_extensions: receiver.header_extensions.clone(),
+        fec_mechanisms: Vec::new(),
+    }
+}
+
+/// Everything that a receiver may be sent, for an answer. There are no streams; the caller sets them.
+pub(crate) fn receivable_parameters(receivable: &RtpCapabilities, cname: String) -> RtpParameters {
+    let media = receivable.codecs.iter().filter(|own| !own.is_rtx());
+    let codecs = media.filter_map(|own| Some(received(own, own.preferred_payload_type?, receivable)));
+    RtpParameters {
+        mux_id: None,
+        codecs: codecs.flatten().collect(),
+        header_extensions: received_extensions(receivable),
+        encodings: Vec::new(),
+        rtcp: RtcpParameters {
+            cname: Some(cname),
+            ..RtcpParameters::default()
+        },
+    }
 }
 
 /// The receiver's codec of a producer's format that nothing else has: with the same profile, if it matters and there is one.

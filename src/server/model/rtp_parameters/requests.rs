@@ -41,7 +41,7 @@ pub(crate) struct ConsumerPlacement {
 }
 
 /// What a consumer is sent under.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ConsumerSsrcs {
     /// Its media.
     pub(crate) media: u32,
@@ -161,6 +161,7 @@ impl RtpParameters {
             preferred_profile: placement.preferred_profile,
             paused: placement.paused,
             cname_is_made_up: placement.cname_is_made_up,
+            lasting_cname: None,
         })
     }
 

@@ -26,6 +26,8 @@ enum Effect<'a> {
     Open,
     OpenProducer(&'a CreateProducer),
     OpenConsumer(&'a CreateConsumer),
+    /// The consumer and the producer come with it.
+    ChangeSource(&'a CreateConsumer),
     Close(Object),
     Pause(Pausable, bool),
     Prefer(Pausable),
@@ -47,6 +49,7 @@ impl<'a> Effect<'a> {
             }
             Method::CreateProducer(request) => Self::OpenProducer(request),
             Method::CreateConsumer(request) => Self::OpenConsumer(request),
+            Method::SetConsumerSource(request) => Self::ChangeSource(request),
             Method::CloseRouter { room } => Self::Close(Object::Room(*room)),
             Method::CloseTransport { transport } => Self::Close(Object::Transport(*transport)),
             Method::CloseProducer { producer } => Self::Close(Object::Producer(*producer)),
@@ -177,6 +180,9 @@ impl State {
             (Effect::OpenConsumer(request), OnAccept::Enable(node)) => {
                 self.enable_consumer(request, &node, change, &reply)?;
             }
+            (Effect::ChangeSource(request), OnAccept::Source(node, producer)) => {
+                self.change_source(request, (&node, &producer), &reply)?;
+            }
             (Effect::Close(object), on_accept) => {
                 let (side, app_data) = on_accept.into_side();
                 self.close_object(object, side, app_data);
@@ -210,7 +216,14 @@ impl State {
                     webrtc.client_known(parameters.clone(), *role);
                 }
             }),
-            (Effect::Nothing | Effect::Open | Effect::OpenProducer(_) | Effect::OpenConsumer(_), _) => {}
+            (
+                Effect::Nothing
+                | Effect::Open
+                | Effect::OpenProducer(_)
+                | Effect::OpenConsumer(_)
+                | Effect::ChangeSource(_),
+                _,
+            ) => {}
         }
         Ok(reply)
     }

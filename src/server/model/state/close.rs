@@ -208,6 +208,7 @@ impl State {
             ClosedObject::Producer(producer) => self.close_producer(entry, producer, details),
             ClosedObject::Consumer(consumer, _) => self.close_consumer(entry, consumer, details),
             ClosedObject::Unhandled(consumer) => self.unhandle_consumer(entry, consumer),
+            ClosedObject::Sourceless(consumer) => self.leave_without_source(entry, consumer),
         }
     }
 
@@ -288,7 +289,7 @@ impl State {
         }
         if let Some((receiver, peer_name)) = node.client() {
             // A source that is closed takes its consumers along, which its peer's client has been told.
-            if !node.producer.peer().is_some_and(|source| source.is_closed()) {
+            if !node.producer().peer().is_some_and(|source| source.is_closed()) {
                 receiver
                     .outbox
                     .push(PeerNotification::ConsumerClosed { consumer, peer_name });
@@ -318,6 +319,22 @@ impl State {
             transport,
             consumer,
             room: entry.node.id,
+        });
+    }
+
+    fn leave_without_source(&mut self, entry: &RoomEntry, consumer: ConsumerId) {
+        let Some(node) = self.consumers.get(&consumer) else {
+            return;
+        };
+        {
+            let mut state = lock(&node.state);
+            state.source_paused = false;
+            state.effective_profile = None;
+        }
+        self.events.emit(EventKind::ConsumerSourceChanged {
+            consumer,
+            room: entry.node.id,
+            producer: None,
         });
     }
 

@@ -117,7 +117,7 @@ impl State {
             app_data: lock(&other.node.state).app_data.clone(),
             consumers: consumers
                 .iter()
-                .filter(|consumer| other.producers.contains(&consumer.producer.id))
+                .filter(|consumer| other.producers.contains(&consumer.producer().id))
                 .map(|consumer| consumer.info())
                 .collect(),
         });
@@ -274,7 +274,8 @@ impl State {
         node: Arc<ConsumerNode>,
         reply: &Reply,
     ) -> Result<(), Error> {
-        let (room, producer) = (node.room.id, node.producer.id);
+        let source = node.producer();
+        let (room, producer) = (node.room.id, source.id);
         let transport = request.transport;
         let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
         if !self.transports.contains_key(&transport) {
@@ -290,7 +291,7 @@ impl State {
         let (paused, source_paused) = {
             let mut state = lock(&node.state);
             // Answers come in order, so the worker's word and our own knowledge of the producer agree; its word counts.
-            state.source_paused = source_paused_of(reply, &node.producer);
+            state.source_paused = source_paused_of(reply, &source);
             (state.pause_state.paused(), state.source_paused)
         };
         self.events.emit(EventKind::ConsumerOpened {
@@ -299,7 +300,7 @@ impl State {
             peer: None,
             transport: Some(transport),
             producer,
-            media: node.producer.kind,
+            media: node.kind,
             paused,
             source_paused,
             app_data: node.app_data.clone(),
@@ -315,7 +316,7 @@ impl State {
         node: Arc<ConsumerNode>,
         reply: &Reply,
     ) -> Result<(), Error> {
-        let (room, transport, consumer, producer) = (node.room.id, request.transport, node.id, node.producer.id);
+        let (room, transport, consumer, producer) = (node.room.id, request.transport, node.id, node.producer().id);
         self.open_consumer(request, node, reply)?;
         if let Some(entry) = self.rooms.get_mut(&room) {
             entry.streamers.insert(transport, consumer);
@@ -371,7 +372,30 @@ impl State {
             room: node.room.id,
             transport: transport.id,
         });
-        self.consumer_source_paused(consumer, source_paused_of(reply, &node.producer));
+        self.consumer_source_paused(consumer, source_paused_of(reply, &node.producer()));
+        Ok(())
+    }
+
+    /// The worker has given a consumer another producer.
+    pub(super) fn change_source(
+        &mut self,
+        request: &CreateConsumer,
+        (node, producer): (&Arc<ConsumerNode>, &Arc<ProducerNode>),
+        reply: &Reply,
+    ) -> Result<(), Error> {
+        let (consumer, room) = (node.id, node.room.id);
+        let entry = self.rooms.get_mut(&room).ok_or_else(|| Error::closed(room))?;
+        if !self.consumers.contains_key(&consumer) {
+            return Err(Error::closed(consumer));
+        }
+        entry.desired.set_source(request, node, producer);
+        lock(&node.state).effective_profile = None;
+        self.events.emit(EventKind::ConsumerSourceChanged {
+            consumer,
+            room,
+            producer: Some(producer.id),
+        });
+        self.consumer_source_paused(consumer, source_paused_of(reply, producer));
         Ok(())
     }
 

@@ -44,6 +44,7 @@ impl State {
     pub(crate) fn room_served_by(&self, method: &Method) -> Option<RoomId> {
         match method {
             Method::CloseRouter { room } => Some(*room),
+            Method::SetConsumerSource(request) => Some(request.room),
             Method::CloseTransport { transport } => Some(self.transports.get(transport)?.room.id),
             Method::SetProducerPaused { producer, .. }
             | Method::SetProducerPreferredProfile { producer, .. }
@@ -102,7 +103,7 @@ impl State {
             Method::CreateConsumer(request) => {
                 self.set_worker_paused(Pausable::Consumer(request.consumer), request.paused);
                 if let Some(node) = self.consumers.get(&request.consumer) {
-                    let source_paused = source_paused_of(reply, &node.producer);
+                    let source_paused = source_paused_of(reply, &node.producer());
                     self.consumer_source_paused(request.consumer, source_paused);
                 }
             }

@@ -135,7 +135,8 @@ impl Relay {
         Ok(())
     }
 
-    pub(in crate::relay) fn close_producer(&mut self, key: ProducerKey) {
+    pub(in crate::relay) fn close_producer(&mut self, now: Time, key: ProducerKey) {
+        self.let_lasting_consumers_wait(now, key);
         while let Some(consumer) = self.producers[key].consumers.last().copied() {
             self.close_consumer(consumer);
         }

@@ -1,7 +1,9 @@
 //! What is kept of a consumer, and how it goes on from there.
 
+use weir_channel::id::ProducerId;
+
 use crate::page::Page;
-use crate::page::layout::{ConsumerCounters, FlowOfConsumer, Newest, StartOfFlow, consumer};
+use crate::page::layout::{ConsumerCounters, FlowOfConsumer, Newest, SourceOfConsumer, StartOfFlow, consumer};
 
 use super::super::consumer::Consumer;
 use super::super::decide::Overtaken;
@@ -33,6 +35,17 @@ pub(in super::super) struct ConsumerLegacy {
     pub(super) withheld: Option<u64>,
 }
 
+/// What is left of the flow when it was another producer's: nothing but that somebody was paused, or told something.
+pub(super) fn of_no_source(flow: &FlowOfConsumer) -> FlowOfConsumer {
+    FlowOfConsumer {
+        timeline: NO_TIMELINE,
+        current: NONE,
+        effective: NONE,
+        sync_required: 1,
+        ..*flow
+    }
+}
+
 impl Consumer {
     /// Keeps the newest numbers: before packets are sent under them.
     #[inline]
@@ -50,6 +63,15 @@ impl Consumer {
         if !slot.is_none() {
             page.store(slot, consumer::START, &StartOfFlow { seq });
         }
+    }
+
+    /// Keeps which producer what flows is of: while nothing does, which is true of any.
+    pub(super) fn keep_source(&self, page: &Page, producer: ProducerId) {
+        page.store(
+            self.slot(page),
+            consumer::SOURCE,
+            &SourceOfConsumer { producer: producer.0 },
+        );
     }
 
     /// Keeps what flows: whenever it changes, and before anything is sent then.

@@ -38,7 +38,7 @@ impl Relay {
                 Ok(())
             }
             Err(error) => {
-                self.close_transport(key);
+                self.close_transport(now, key);
                 Err(error)
             }
         }
@@ -56,7 +56,7 @@ impl Relay {
         producers: &[ProducerId],
         consumers: &[ConsumerId],
     ) -> Result<NotTakenUp, WorkerError> {
-        self.close_others(room, producers, consumers)?;
+        self.close_others(now, room, producers, consumers)?;
         let mut not_taken_up = NotTakenUp::default();
         for id in producers {
             if let Err(error) = self.take_up_producer(now, room, *id) {
@@ -73,6 +73,7 @@ impl Relay {
 
     fn close_others(
         &mut self,
+        now: Time,
         room: RoomId,
         producers: &[ProducerId],
         consumers: &[ConsumerId],
@@ -90,7 +91,7 @@ impl Relay {
         }
         for id in other_producers {
             if let Ok(key) = self.find_producer(id) {
-                self.close_producer(key);
+                self.close_producer(now, key);
             }
         }
         Ok(())
@@ -101,7 +102,7 @@ impl Relay {
         let key = self.find_producer(id).ok().filter(in_room);
         let key = key.ok_or(WorkerError::UnknownProducer(id))?;
         let legacies = self.stream_legacies(now, room, id, self.producers[key].streams.len());
-        let legacies = legacies.inspect_err(|_| self.close_producer(key))?;
+        let legacies = legacies.inspect_err(|_| self.close_producer(now, key))?;
         self.keep_new_producer(now, key, legacies);
         let transport = self.producers[key].transport;
         self.reports
@@ -122,6 +123,7 @@ impl Relay {
             producer: self.producers[consumer.producer].id,
             ssrc: consumer.ssrc,
             rtx_ssrc: consumer.rtx_ssrc,
+            is_lasting: consumer.is_lasting,
         };
         let legacy = self.consumer_legacy(now, identity);
         let legacy = legacy.inspect_err(|_| self.close_consumer(key))?;
