@@ -228,11 +228,12 @@ pub enum Method {
     /// from the next key frame if it is video. What is new stands in a request as for a new consumer; its pause and its preferred
     /// profile do not count. Answered as [`Method::CreateConsumer`].
     SetConsumerSource(CreateConsumer),
-    /// A process that is to take another one's place when that dies begins to make what the other has: no request from now on
-    /// comes with descriptors, nothing is sent or told, and nothing is kept. Takes the methods that are [rehearsed](Method::is_rehearsed).
+    /// A process that is to take another one's place when that dies begins to make what the other has: nothing is received, sent, told or
+    /// kept. Takes the methods that are [rehearsed](Method::is_rehearsed). Descriptors come with those that make transports, but for
+    /// sockets that are connected to a peer; with none, it is closed already.
     Rehearse,
-    /// The process's time has come. Its rooms follow, each from [`Method::Adopt`] on: the transports, for which it has no sockets yet, are
-    /// asked for again, with them; producers and consumers are not, but [taken up](Method::TakeUp).
+    /// The process's time has come. Its rooms follow, each from [`Method::Adopt`] on: the transports are asked for again, with what descriptors
+    /// have not come before; producers and consumers are not, but [taken up](Method::TakeUp).
     RehearsalEnded,
     /// After the transports of a room that was rehearsed, all producers and consumers that the room is to have: each continues what the pages say
     /// of it. What was rehearsed and stands neither here nor was asked for is closed. Answered by [`Reply::TakenUp`].

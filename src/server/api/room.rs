@@ -245,11 +245,12 @@ impl Room {
             true => PortCount::One,
             false => PortCount::Pair,
         };
+        let sockets = self.shared.make_sockets(|maker| match options.local_port {
+            Some(port) => maker.make_at(local_ip, port, count),
+            None => maker.make(local_ip, count),
+        });
+        let sockets = sockets.await?;
         let maker = &self.shared.sockets;
-        let sockets = match options.local_port {
-            Some(port) => maker.make_at(local_ip, port, count)?,
-            None => maker.make(local_ip, count)?,
-        };
         let doing = "duplicating the sockets of a transport";
         let descriptors = maker.made(need_of_ports(count), doing, sockets.descriptors())?;
         let request = CreatePlainTransport {

@@ -44,6 +44,8 @@ pub(crate) use self::pulse::Pulse;
 use self::pulse::ping;
 use self::restoration::Restoring;
 pub(crate) use self::restoration::{First, Inheritance, Restorations};
+pub(crate) use self::attached::to_rehearse;
+pub(crate) use self::following::Accepted;
 pub(crate) use self::timeouts::deadline_after;
 use self::timeouts::probe;
 
@@ -392,7 +394,7 @@ impl Link {
             credible.map(|()| {
                 let adopted = restoration::step_of(&command);
                 if result.is_ok() && adopted.is_none() {
-                    self.following.hear(&command.method);
+                    self.following.hear(&command);
                 }
                 let outcome = state.apply_answer(command, result);
                 if let Some(adopted) = adopted {

@@ -2,18 +2,19 @@
 //! worker's page is missing when its time comes.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use weir_channel::endpoint::{FromWorker, RequestSender, Together, WorkerReceiver};
 use weir_channel::error::ChannelError;
 use weir_channel::id::{RequestId, RoomId};
 use weir_channel::message::{Method, Request, Response, WorkerError};
 
+use crate::server::model::desired::Replayed;
 use crate::server::model::state::State;
-use crate::server::workers::link::{Link, deadline_after};
+use crate::server::workers::link::{Accepted, Link, deadline_after, to_rehearse};
 
 /// The most requests that a spare is asked at once: what it does takes the CPU from the worker, which has it back after a fraction of a
 /// millisecond.
@@ -40,6 +41,32 @@ pub(crate) enum Broken {
     OutOfStep(WorkerError),
     #[error("it is too far behind its worker")]
     Behind,
+    #[error("sockets cannot be duplicated for it: {0}")]
+    Sockets(#[from] io::Error),
+}
+
+/// Something that a spare is to do.
+#[derive(Debug)]
+struct Line {
+    replayed: Replayed,
+    /// Its worker has just done it.
+    is_news: bool,
+}
+
+impl Line {
+    fn old(replayed: Replayed) -> Self {
+        Self {
+            replayed,
+            is_news: false,
+        }
+    }
+
+    fn news(replayed: Replayed) -> Self {
+        Self {
+            replayed,
+            is_news: true,
+        }
+    }
 }
 
 /// A spare's.
@@ -47,14 +74,17 @@ pub(crate) enum Broken {
 pub(crate) struct Rehearsal {
     link: Arc<Link>,
     /// What the worker accepts.
-    accepted: mpsc::Receiver<Method>,
+    accepted: Accepted,
     /// The rooms that are still to be made.
     rooms: VecDeque<RoomId>,
     /// What the spare is still to be told.
-    methods: VecDeque<Method>,
+    lines: VecDeque<Line>,
     together: Together,
+    /// Of each request in there, whether its worker has just done that.
+    in_frame: Vec<bool>,
     last_id: u64,
-    unanswered: usize,
+    /// What it was told and has not done yet: whether that was accepted by its worker since the rehearsal began.
+    unanswered: VecDeque<bool>,
     /// It has had all rooms once: from now on it can do whatever the worker can.
     is_complete: bool,
     heard: Vec<FromWorker>,
@@ -68,10 +98,11 @@ impl Rehearsal {
             link,
             accepted,
             rooms: rooms.into(),
-            methods: VecDeque::from([Method::Rehearse]),
+            lines: VecDeque::from([Line::old(Method::Rehearse.into())]),
             together: Together::default(),
+            in_frame: Vec::new(),
             last_id: 0,
-            unanswered: 0,
+            unanswered: VecDeque::new(),
             is_complete: false,
             heard: Vec::new(),
         }
@@ -96,22 +127,22 @@ impl Rehearsal {
         state: &Mutex<State>,
     ) -> Result<(), Broken> {
         self.take_in();
-        if self.methods.is_empty()
+        if self.lines.is_empty()
             && self.together.is_empty()
             && let Some(room) = self.rooms.pop_front()
         {
-            let (accepted, methods) = (&mut self.accepted, &mut self.methods);
+            let (accepted, lines) = (&mut self.accepted.methods, &mut self.lines);
             let made = self.link.rehearse_room(state, room, || {
-                while let Ok(method) = accepted.try_recv() {
-                    methods.push_back(method);
+                while let Ok(replayed) = accepted.try_recv() {
+                    lines.push_back(Line::news(replayed));
                 }
             });
-            self.methods.extend(made);
+            self.lines.extend(made.into_iter().map(Line::old));
         }
-        if self.unanswered > 0 {
+        if !self.unanswered.is_empty() {
             let heard = receiver.next().await?;
             self.hear(heard)?;
-            if self.unanswered == 0 && !self.is_complete {
+            if self.unanswered.is_empty() && !self.is_complete {
                 sleep(PAUSE).await;
             }
             return Ok(());
@@ -126,8 +157,8 @@ impl Rehearsal {
                 let heard = heard?;
                 self.hear(heard)
             }
-            method = self.accepted.recv() => {
-                self.methods.push_back(method.ok_or(Broken::Behind)?);
+            replayed = self.accepted.methods.recv() => {
+                self.lines.push_back(Line::news(replayed.ok_or(Broken::Behind)?));
                 Ok(())
             }
         }
@@ -139,11 +170,11 @@ impl Rehearsal {
         let finished = timeout(FINISH_TIME_MAX, async {
             loop {
                 self.take_in();
-                if self.unanswered > 0 {
+                if !self.unanswered.is_empty() {
                     let heard = receiver.next().await?;
                     self.hear(heard)?;
                 } else if !self.tell(sender).await? {
-                    return match self.accepted.is_closed() {
+                    return match self.accepted.methods.is_closed() {
                         true => Err(Broken::Behind),
                         false => Ok(()),
                     };
@@ -161,40 +192,48 @@ impl Rehearsal {
 
     /// What the worker has accepted since.
     fn take_in(&mut self) {
-        while self.methods.len() < TOGETHER_MAX
-            && let Ok(method) = self.accepted.try_recv()
+        while self.lines.len() < TOGETHER_MAX
+            && let Ok(replayed) = self.accepted.methods.try_recv()
         {
-            self.methods.push_back(method);
+            self.lines.push_back(Line::news(replayed));
         }
     }
 
     /// Asks for the next few things; `false`: there are none.
     async fn tell(&mut self, sender: &RequestSender) -> Result<bool, Broken> {
         while self.together.len() < TOGETHER_MAX
-            && let Some(method) = self.methods.pop_front()
+            && let Some(line) = self.lines.pop_front()
         {
+            let descriptors = to_rehearse(&line.replayed.sockets)?;
+            if !self.together.has_room_for(descriptors.len()) {
+                self.lines.push_front(line);
+                break;
+            }
             self.last_id += 1;
             let request = Request {
                 id: RequestId(self.last_id),
                 deadline: deadline_after(ANSWER_TIME_MAX),
-                method,
+                method: line.replayed.method,
             };
-            // It has no descriptors, of which there could be too many.
-            let _ = self.together.push(request, Vec::new());
+            // There is room for its descriptors.
+            if self.together.push(request, descriptors).is_ok() {
+                self.in_frame.push(line.is_news);
+            }
         }
-        let count = self.together.len();
-        if count == 0 {
+        if self.together.is_empty() {
             return Ok(false);
         }
         sender.send_together(&mut self.together).await?;
-        self.unanswered += count;
+        self.unanswered.extend(self.in_frame.drain(..));
         Ok(true)
     }
 
     fn hear(&mut self, heard: FromWorker) -> Result<(), Broken> {
         match heard {
             FromWorker::Response(Response { result, .. }) => {
-                self.unanswered = self.unanswered.saturating_sub(1);
+                if self.unanswered.pop_front() == Some(true) {
+                    self.accepted.done();
+                }
                 match result {
                     Ok(_) => Ok(()),
                     // Of what is in a room that it has not got yet.

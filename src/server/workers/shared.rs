@@ -2,8 +2,10 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 use weir_channel::endpoint::FromWorker;
 use weir_channel::id::WorkerId;
 use weir_channel::lanes::Lane;
@@ -22,6 +24,10 @@ use crate::server::workers::pollers::Pollers;
 use crate::server::workers::slot::Slot;
 use crate::server::workers::slots::Workers;
 use crate::server::workers::sockets::{LocalAddresses, SharedPorts, SocketMaker};
+
+/// How long a port is waited for that a spare may have, and how often it is looked at.
+const SPARES_TIME_MAX: Duration = Duration::from_millis(500);
+const SPARES_STEP: Duration = Duration::from_millis(1);
 
 /// What the server, the handles on its objects and the tasks that watch its workers share.
 #[derive(Debug)]
@@ -134,6 +140,25 @@ impl Shared {
         let slot = self.workers.slot(worker)?;
         let plan = |state: &mut State| Ok(Vec::from_iter(plan(state)?));
         slot.call(&self.state, Lane::Control, descriptors, plan).await
+    }
+
+    /// Makes sockets. Of a transport that was closed just now a spare may still have copies, so that its port is taken: then they are made when the
+    /// spares have done what their workers have.
+    pub(crate) async fn make_sockets<T>(
+        &self,
+        make: impl Fn(&SocketMaker) -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        let until = Instant::now() + SPARES_TIME_MAX;
+        loop {
+            let links = self.workers.slots.iter().filter_map(|slot| slot.link());
+            let is_behind = links.into_iter().any(|link| link.is_spare_behind());
+            match make(&self.sockets) {
+                Err(Error::PortsExhausted { .. } | Error::PortTaken { .. }) if is_behind && Instant::now() < until => {
+                    sleep(SPARES_STEP).await;
+                }
+                made => return made,
+            }
+        }
     }
 
     /// Has a worker close something that is not closed yet, by commands that are queued with nothing in between.

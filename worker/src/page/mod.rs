@@ -192,6 +192,16 @@ impl Page {
         slot
     }
 
+    /// Has the memory of a table's slots there of which none is taken: the system takes a while for it.
+    pub fn warm(&self, table: Table, indices: std::ops::Range<u32>) {
+        for index in indices {
+            let slot = self.slot(table, index);
+            if !slot.is_none() {
+                self.memory.store(slot.0 as usize + ID, 0);
+            }
+        }
+    }
+
     /// The object at an index is gone.
     pub fn leave_at(&mut self, table: Table, index: u32) {
         let slot = self.slot(table, index);

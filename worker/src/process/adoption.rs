@@ -15,12 +15,15 @@ use weir_channel::page::Page;
 use crate::net::page::MappedPage;
 use crate::net::poll::{Interest, Source};
 use crate::net::shell::{PollBackend, Shell};
-use crate::net::sockets::os;
+use crate::net::sockets::{Side, os};
 use crate::page::predecessor::{self, Predecessor, Unreadable};
-use crate::relay::sink::TransportIx;
+use crate::relay::sink::{Port, TransportIx};
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
+
+/// So many sockets are begun to be watched in a turn, when that is not urgent: it takes some 100 µs.
+const WATCHED_AT_ONCE_MAX: usize = 64;
 
 /// The rooms that are being adopted.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub(super) struct Adoptions {
     rooms: BTreeMap<RoomId, Adoption>,
     /// Those whose sockets nobody has read for too long.
     stale: BTreeSet<RoomId>,
+    /// Sockets that are watched when all rooms are there: strangers come to them.
+    later: Vec<(TransportIx, Port)>,
     /// And so nobody has read shared ports.
     are_shared_ports_stale: bool,
     /// The pages that are read, by their writers: hundreds of rooms come from one page, in which all objects were looked for once.
@@ -46,6 +51,11 @@ impl Adoptions {
     /// Whether no room is being adopted.
     pub(super) fn is_empty(&self) -> bool {
         self.rooms.is_empty()
+    }
+
+    /// Whether sockets are to be watched now that were left for later.
+    pub(super) fn has_unwatched(&self) -> bool {
+        self.rooms.is_empty() && !self.later.is_empty()
     }
 
     /// Whether all can be read that was left of a room. If not, what was made of it before may look as if it had never been.
@@ -135,6 +145,7 @@ impl<S: Shell> EventLoop<S> {
         let is_stale = self.adoptions.stale.remove(&room);
         self.adoptions.are_shared_ports_stale |= is_stale;
         for transport in transports {
+            let is_reached = self.egress.sockets.remote(transport).is_some();
             let mut add = |socket: BorrowedFd<'_>, source| {
                 if is_stale {
                     self.sieve.drop_waiting(now, source);
@@ -145,7 +156,11 @@ impl<S: Shell> EventLoop<S> {
             };
             // One that was closed meanwhile has no sockets any more.
             self.egress.sockets.each(transport, |port, side, socket| {
-                add(socket, Source::Socket { transport, port, side });
+                if side == Side::Unconnected && is_reached && !is_stale {
+                    self.adoptions.later.push((transport, port));
+                } else {
+                    add(socket, Source::Socket { transport, port, side });
+                }
             });
             self.egress.sockets.each_listener(transport, |listener, side, socket| {
                 add(
@@ -167,6 +182,22 @@ impl<S: Shell> EventLoop<S> {
             self.watch_shared_ports();
         }
         Ok(Reply::Done)
+    }
+
+    /// Watches some of the sockets that were left for later.
+    pub(super) fn watch_later(&mut self) {
+        for _ in 0..WATCHED_AT_ONCE_MAX {
+            let Some((transport, port)) = self.adoptions.later.pop() else {
+                return;
+            };
+            let side = Side::Unconnected;
+            // Of a transport that was closed meanwhile there is nothing left, or another one that is watched already.
+            if let Some(socket) = self.egress.sockets.get(transport, port, side)
+                && let Err(errno) = self.poller.add(socket, Source::Socket { transport, port, side }, Interest::Read)
+            {
+                debug!(%errno, "epoll_ctl");
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::relay::sink::{Sink as _, TransportIx};
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
+use super::rehearsal::Laid;
 
 /// How often it is kept what was counted of everything together.
 const TOTALS_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ impl<S: Shell> EventLoop<S> {
 
     fn handle_method(&mut self, now: Time, method: &Method, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
         if self.rehearsal.goes_on() {
-            return self.handle_rehearsed(now, method, &descriptors);
+            return self.handle_rehearsed(now, method, descriptors);
         }
         if let Method::CreatePlainTransport(request) = method {
             return self.create_transport(now, method, request, descriptors);
@@ -133,11 +134,19 @@ impl<S: Shell> EventLoop<S> {
         descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
         let is_adopted = self.adoptions.contains(request.room);
-        let sockets = match is_adopted {
-            true => TransportSockets::take_over(descriptors, request.rtcp_mux)?,
-            false => TransportSockets::adopt(descriptors, request.rtcp_mux)?,
+        let laid = self.rehearsal.claim(request.transport);
+        let is_rehearsed = laid.is_some();
+        let sockets = match laid {
+            Some(Laid::Plain(sockets)) if descriptors.is_empty() => Ok(sockets),
+            _ if is_adopted => TransportSockets::take_over(descriptors, request.rtcp_mux),
+            _ => TransportSockets::adopt(descriptors, request.rtcp_mux),
         };
-        self.make_in_relay(now, method, request.room, request.transport)?;
+        let sockets = sockets.inspect_err(|_| {
+            if is_rehearsed {
+                self.give_up_rehearsed(now, request.transport);
+            }
+        })?;
+        self.make_in_relay(now, method, (request.room, request.transport), is_rehearsed)?;
         let index = self.index_of(request.transport)?;
         let counted = self.relay.socket_counts_left(now, request.room, request.transport);
         // What was learned is in the page of the worker before.

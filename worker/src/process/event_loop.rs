@@ -272,6 +272,9 @@ impl<S: Shell> EventLoop<S> {
         if is_channel_ready || self.endpoint.has_buffered_input() || self.endpoint.wants_write() {
             self.serve_channel(now)?;
         }
+        if self.adoptions.has_unwatched() {
+            self.watch_later();
+        }
         let has_relayed = self.counters.packets_received != received_before;
         let is_due = self.relay.next_timeout().is_some_and(|due| due <= now);
         if (is_due || has_relayed) && now >= self.next_wall_clock {
@@ -308,7 +311,7 @@ impl<S: Shell> EventLoop<S> {
 
     /// Whether the last turn has left something.
     fn has_more_to_do(&self) -> bool {
-        self.endpoint.has_buffered_input() || self.next_open < self.open.len()
+        self.endpoint.has_buffered_input() || self.next_open < self.open.len() || self.adoptions.has_unwatched()
     }
 
     /// Waits for something to do, but not for so long that it would look as if it could not. Returns whether the channel has something.

@@ -1,8 +1,8 @@
-//! What a process does before its time comes: it makes the rooms that another one serves, so that it need not when that is dead. It has no
-//! sockets for them, sends nothing, tells nothing, and keeps nothing in its page, where a successor of its own would find what
+//! What a process does before its time comes: it makes the rooms that another one serves, so that it need not when that is dead. It leaves
+//! their sockets alone, sends nothing, tells nothing, and keeps nothing in its page, where a successor of its own would find what
 //! nobody has ever been sent.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::mem::replace;
 use std::os::fd::OwnedFd;
 
@@ -10,37 +10,61 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{Method, Reply, WorkerError};
 
 use crate::net::shell::Shell;
+use crate::net::sockets::{IceSockets, TransportSockets};
 use crate::page::Page;
+use crate::page::layout::Table;
+use crate::relay::limits::ENCODINGS_MAX;
 use crate::relay::sink::{ConsumerIx, Sent, Sink, TransportIx};
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
 
+/// The most slots of a table that are fetched beforehand.
+const WARM_MAX: u32 = 1 << 16;
+
 /// How far it is.
 #[derive(Debug)]
-pub(super) enum Rehearsal {
-    /// It goes on. The page is for later.
-    GoesOn(Page),
-    /// It is over, or there was none. What was rehearsed, and has not got its sockets yet.
-    Over(BTreeSet<TransportId>),
+pub(super) struct Rehearsal {
+    /// While it goes on: the page, which is for later.
+    page: Option<Page>,
+    /// What was rehearsed, and was not asked for since.
+    transports: BTreeMap<TransportId, Laid>,
+    /// How many WebRTC transports were rehearsed.
+    webrtc: u64,
+    /// The slots of the page whose memory is there, by table.
+    warm: [u32; 4],
+}
+
+/// The sockets of a transport, laid out for later.
+#[derive(Debug)]
+pub(super) enum Laid {
+    Plain(TransportSockets),
+    WebRtc(IceSockets),
+    /// They are the worker's, or closed already.
+    Nothing,
 }
 
 impl Default for Rehearsal {
     fn default() -> Self {
-        Self::Over(BTreeSet::new())
+        Self {
+            page: None,
+            transports: BTreeMap::new(),
+            webrtc: 0,
+            warm: [0; 4],
+        }
     }
 }
 
 impl Rehearsal {
     pub(super) fn goes_on(&self) -> bool {
-        matches!(self, Self::GoesOn(_))
+        self.page.is_some()
     }
 
-    /// Whether a transport that is asked for was rehearsed. Then it is there, and from now on it is no rehearsal any more.
-    fn claim(&mut self, transport: TransportId) -> bool {
-        match self {
-            Self::GoesOn(_) => false,
-            Self::Over(unclaimed) => unclaimed.remove(&transport),
+    /// A transport is asked for: its sockets, if it was rehearsed. Then it is there, and from now on it is no rehearsal any more.
+    pub(super) fn claim(&mut self, transport: TransportId) -> Option<Laid> {
+        match self.goes_on() {
+            true => None,
+            false => self.transports.remove(&transport),
         }
     }
 }
@@ -71,7 +95,7 @@ impl<S: Shell> EventLoop<S> {
         if self.rehearsal.goes_on() || self.relay.counts().0 > 0 {
             return Err(WorkerError::invalid("only a process without rooms can rehearse"));
         }
-        self.rehearsal = Rehearsal::GoesOn(replace(self.relay.page_mut(), Page::nowhere()));
+        self.rehearsal.page = Some(replace(self.relay.page_mut(), Page::nowhere()));
         Ok(Reply::Done)
     }
 
@@ -80,29 +104,74 @@ impl<S: Shell> EventLoop<S> {
         &mut self,
         now: Time,
         method: &Method,
-        descriptors: &[OwnedFd],
+        descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
-        if !descriptors.is_empty() {
-            return Err(WorkerError::descriptors(0, descriptors.len()));
-        }
+        let count = descriptors.len();
+        let laid = match method {
+            _ if count == 0 => Laid::Nothing,
+            Method::CreatePlainTransport(request) => {
+                Laid::Plain(TransportSockets::take_over(descriptors, request.rtcp_mux)?)
+            }
+            Method::CreateWebRtcTransport(request) => {
+                Laid::WebRtc(IceSockets::take_over(descriptors, &request.listeners)?)
+            }
+            _ => return Err(WorkerError::descriptors(0, count)),
+        };
         match method {
             Method::Ping => Ok(Reply::Done),
             Method::Shutdown => {
                 self.is_leaving = true;
                 Ok(Reply::Done)
             }
-            Method::RehearsalEnded => Ok(self.end_rehearsal()),
-            method if method.is_rehearsed() => self.relay.handle_command(now, method),
+            Method::RehearsalEnded => {
+                if let Some(page) = self.rehearsal.page.take() {
+                    self.relay.set_page(page);
+                }
+                Ok(Reply::Done)
+            }
+            method if method.is_rehearsed() => self.make_rehearsed(now, method, laid),
             _ => Err(WorkerError::invalid("this cannot be rehearsed")),
         }
     }
 
-    fn end_rehearsal(&mut self) -> Reply {
-        let transports = self.relay.transport_ids().collect();
-        if let Rehearsal::GoesOn(page) = replace(&mut self.rehearsal, Rehearsal::Over(transports)) {
-            self.relay.set_page(page);
+    fn make_rehearsed(&mut self, now: Time, method: &Method, laid: Laid) -> Result<Reply, WorkerError> {
+        let leave: Vec<_> = match method {
+            Method::CloseRouter { room } => self.relay.transports_of(*room).collect(),
+            Method::CloseTransport { transport } => vec![*transport],
+            _ => Vec::new(),
+        };
+        let reply = self.relay.handle_command(now, method)?;
+        self.rehearsal.webrtc += u64::from(matches!(method, Method::CreateWebRtcTransport(_)));
+        self.warm_page();
+        let transports = &mut self.rehearsal.transports;
+        for transport in leave {
+            transports.remove(&transport);
         }
-        Reply::Done
+        match method {
+            Method::CreatePlainTransport(request) => _ = transports.insert(request.transport, laid),
+            Method::CreateWebRtcTransport(request) => _ = transports.insert(request.transport, laid),
+            _ => {}
+        }
+        Ok(reply)
+    }
+
+    /// What is made will be kept in the page, whose memory is fetched now and not when everybody waits.
+    fn warm_page(&mut self) {
+        let (_, transports, producers, consumers) = self.relay.counts();
+        let wanted = [
+            (Table::Transports, transports),
+            (Table::WebRtc, self.rehearsal.webrtc),
+            (Table::Streams, producers * ENCODINGS_MAX as u64),
+            (Table::Consumers, consumers),
+        ];
+        let Some(page) = &self.rehearsal.page else { return };
+        for ((table, count), warm) in wanted.into_iter().zip(&mut self.rehearsal.warm) {
+            let count = u32::try_from(count).unwrap_or(u32::MAX).min(WARM_MAX);
+            if *warm < count {
+                page.warm(table, *warm..count);
+                *warm = count;
+            }
+        }
     }
 
     /// Makes the relay's part of a transport, or takes up the one that is there since the rehearsal.
@@ -110,13 +179,19 @@ impl<S: Shell> EventLoop<S> {
         &mut self,
         now: Time,
         method: &Method,
-        room: RoomId,
-        transport: TransportId,
+        (room, transport): (RoomId, TransportId),
+        is_rehearsed: bool,
     ) -> Result<(), WorkerError> {
-        match self.rehearsal.claim(transport) {
+        match is_rehearsed {
             true => self.relay.take_up_transport(now, room, transport),
             false => self.relay.handle_command(now, method).map(drop),
         }
+    }
+
+    /// A transport could not be taken up. What of it is there since the rehearsal is closed.
+    pub(super) fn give_up_rehearsed(&mut self, now: Time, transport: TransportId) {
+        // It may be closed already.
+        let _ = self.relay.handle_command(now, &Method::CloseTransport { transport });
     }
 
     /// Takes up what is on a room's transports.
@@ -130,14 +205,11 @@ impl<S: Shell> EventLoop<S> {
         if !self.adoptions.contains(room) {
             return Err(WorkerError::invalid(format!("{room} is not being adopted")));
         }
-        let unclaimed: Vec<_> = match &mut self.rehearsal {
-            Rehearsal::Over(unclaimed) => self
-                .relay
-                .transports_of(room)
-                .filter(|transport| unclaimed.remove(transport))
-                .collect(),
-            Rehearsal::GoesOn(_) => Vec::new(),
-        };
+        let unclaimed = &mut self.rehearsal.transports;
+        let transports = self.relay.transports_of(room);
+        let unclaimed: Vec<_> = transports
+            .filter(|transport| unclaimed.remove(transport).is_some())
+            .collect();
         for transport in unclaimed {
             self.relay.handle_command(now, &Method::CloseTransport { transport })?;
         }

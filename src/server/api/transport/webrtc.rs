@@ -114,7 +114,10 @@ impl WebRtcTransport {
         let (sockets, need) = match &shared.shared_ports {
             // The worker has them.
             Some(shared_ports) => (shared_ports.sockets(room.worker, &endpoints)?, 0),
-            None => (shared.sockets.listen(&endpoints)?, need_of_endpoints(&endpoints)),
+            None => {
+                let made = shared.make_sockets(|maker| maker.listen(&endpoints));
+                (made.await?, need_of_endpoints(&endpoints))
+            }
         };
         let doing = "duplicating the sockets of a transport";
         let descriptors = shared.sockets.made(need, doing, sockets.descriptors())?;

@@ -18,6 +18,8 @@ pub(super) enum Attached {
     Ready(Vec<OwnedFd>),
     /// Duplicated when it is the request's turn, so that not those of a whole worker are open twice at once.
     Of(SocketsOf),
+    /// As before, but only what is connected to the transport's peer: the process has had the rest already.
+    ConnectedOf(SocketsOf),
     Pages(Vec<Arc<Page>>),
 }
 
@@ -42,9 +44,37 @@ impl Attached {
                 let outlet = state.mirror.as_ref();
                 outlet.map_or_else(|| Err(closed()), |outlet| of_mirror(&outlet.socket))
             }
+            Self::ConnectedOf(SocketsOf::Transport(node)) => {
+                let state = lock(&node.state);
+                let sockets = state.sockets.as_ref().and_then(|held| held.downcast_ref::<WebRtcSockets>());
+                match (sockets, method) {
+                    (Some(sockets), Method::CreateWebRtcTransport(request)) => {
+                        request.connected = sockets.connected();
+                        sockets.connected_descriptors()
+                    }
+                    _ => Ok(Vec::new()),
+                }
+            }
+            Self::ConnectedOf(other) => Self::Of(other).descriptors(method),
             Self::Pages(pages) => pages.iter().map(|page| page.try_clone()).collect(),
         }
     }
+}
+
+/// The sockets with which a transport is rehearsed: those that are not connected to its peer. None if it is closed.
+pub(crate) fn to_rehearse(sockets: &SocketsOf) -> io::Result<Vec<OwnedFd>> {
+    let SocketsOf::Transport(node) = sockets else {
+        return Ok(Vec::new());
+    };
+    let state = lock(&node.state);
+    let Some(held) = &state.sockets else {
+        return Ok(Vec::new());
+    };
+    if let Some(plain) = held.downcast_ref::<TransportSockets>() {
+        return plain.descriptors();
+    }
+    held.downcast_ref()
+        .map_or_else(|| Ok(Vec::new()), WebRtcSockets::own_descriptors)
 }
 
 /// The sockets of a transport, in the order in which the request that makes it wants them.

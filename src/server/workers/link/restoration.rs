@@ -220,7 +220,11 @@ impl Link {
                 false => state.replay(*room).collect(),
             };
             for Replayed { method, sockets } in replayed {
-                self.restore(first, table, method, Attached::Of(sockets));
+                let attached = match is_made {
+                    true => Attached::ConnectedOf(sockets),
+                    false => Attached::Of(sockets),
+                };
+                self.restore(first, table, method, attached);
             }
             for queued in of_rooms.remove(room).into_iter().flatten() {
                 first.push(queued);

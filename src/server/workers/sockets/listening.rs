@@ -75,6 +75,13 @@ impl WebRtcSockets {
     /// The descriptors in the order in which `CreateWebRtcTransport` wants them: for UDP the unconnected
     /// socket and the path, for TCP one; then those that are [connected](Self::connected).
     pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut descriptors = self.own_descriptors()?;
+        descriptors.extend(self.connected_descriptors()?);
+        Ok(descriptors)
+    }
+
+    /// As [`WebRtcSockets::descriptors`], of those only that are its own.
+    pub(crate) fn own_descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let mut descriptors = Vec::with_capacity(2 * self.listeners.len());
         for listener in &self.listeners {
             match &listener.socket {
@@ -85,10 +92,12 @@ impl WebRtcSockets {
                 ListenSocket::Tcp(socket) => descriptors.push(socket.try_clone()?),
             }
         }
-        for socket in self.connected.descriptors() {
-            descriptors.push(socket?);
-        }
         Ok(descriptors)
+    }
+
+    /// As [`WebRtcSockets::descriptors`], of those only that are connected.
+    pub(crate) fn connected_descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.connected.descriptors().collect()
     }
 
     /// What the sockets are between that its last worker has left connected to its peer, in the order of their descriptors.

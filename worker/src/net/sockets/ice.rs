@@ -76,6 +76,15 @@ impl IceSockets {
         Self::take(descriptors, listeners, PortSockets::take_over)
     }
 
+    /// Finds out again where the sockets are connected to, which another worker had in the meantime.
+    pub fn look_again(&mut self) {
+        for listener in &mut self.listeners {
+            if let Kind::Udp(udp) = &mut listener.kind {
+                udp.remote = udp.connected.as_ref().and_then(|socket| remote_of(socket, &udp.bound));
+            }
+        }
+    }
+
     fn take(
         descriptors: Vec<OwnedFd>,
         listeners: &[IceProtocol],
@@ -269,7 +278,7 @@ impl Listener {
         Ok(Self {
             local: address_of(&port.local)?,
             kind: Kind::Udp(Udp {
-                remote: remote_of(&port),
+                remote: remote_of(&port.connected, &port.local),
                 unconnected: port.unconnected,
                 connected: Some(port.connected),
                 bound: port.local,

@@ -113,10 +113,10 @@ impl PortSockets {
     }
 }
 
-/// Where a port's connected socket is connected to; `None`: it is parked.
-pub(super) fn remote_of(port: &PortSockets) -> Option<SocketAddr> {
-    let peer = getpeername::<SockaddrStorage>(port.connected.as_raw_fd()).ok()?;
-    let peer = address_of(&peer).ok().filter(|_| peer != port.local)?;
+/// Where a port's connected socket is connected to, whose own address is that; `None`: it is parked.
+pub(super) fn remote_of(connected: &OwnedFd, local: &SockaddrStorage) -> Option<SocketAddr> {
+    let peer = getpeername::<SockaddrStorage>(connected.as_raw_fd()).ok()?;
+    let peer = address_of(&peer).ok().filter(|_| peer != *local)?;
     Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
 }
 

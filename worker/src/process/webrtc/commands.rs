@@ -16,6 +16,7 @@ use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{IceSockets, os};
 use crate::page::layout::Table;
 use crate::process::event_loop::EventLoop;
+use crate::process::rehearsal::Laid;
 use crate::relay::sink::TransportIx;
 use crate::time::Time;
 use crate::webrtc::dtls::{self, Certificate, Clock, Context, RemoteParameters, Role};
@@ -34,14 +35,37 @@ impl<S: Shell> EventLoop<S> {
         now: Time,
         method: &Method,
         request: &CreateWebRtcTransport,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, WorkerError> {
+        let laid = self.rehearsal.claim(request.transport);
+        let is_rehearsed = laid.is_some();
+        let made = self.make_webrtc_transport(now, method, request, descriptors, laid);
+        made.inspect_err(|_| {
+            if is_rehearsed {
+                self.give_up_rehearsed(now, request.transport);
+            }
+        })
+    }
+
+    fn make_webrtc_transport(
+        &mut self,
+        now: Time,
+        method: &Method,
+        request: &CreateWebRtcTransport,
         mut descriptors: Vec<OwnedFd>,
+        laid: Option<Laid>,
     ) -> Result<Reply, WorkerError> {
         let connected = split_connected(request, &mut descriptors)?;
         let is_adopted = self.adoptions.contains(request.room);
-        let sockets = match (request.listeners.is_empty(), is_adopted) {
-            (true, _) => self.sockets_on_shared_ports(&descriptors)?,
-            (false, false) => IceSockets::adopt(descriptors, &request.listeners)?,
-            (false, true) => IceSockets::take_over(descriptors, &request.listeners)?,
+        let is_rehearsed = laid.is_some();
+        let sockets = match laid {
+            _ if request.listeners.is_empty() => self.sockets_on_shared_ports(&descriptors)?,
+            Some(Laid::WebRtc(mut sockets)) if descriptors.is_empty() => {
+                sockets.look_again();
+                sockets
+            }
+            _ if is_adopted => IceSockets::take_over(descriptors, &request.listeners)?,
+            _ => IceSockets::adopt(descriptors, &request.listeners)?,
         };
         let credentials = credentials(&request.ice)?;
         let uses_shared_ports = request.listeners.is_empty();
@@ -68,7 +92,7 @@ impl<S: Shell> EventLoop<S> {
         let mut entry = TransportEntry::new(request.transport, transport, kept);
         entry.failures = failures;
         // It is in the page before the relay's own part is: whatever is there of that without it was too much for the page.
-        if let Err(error) = self.make_in_relay(now, method, request.room, request.transport) {
+        if let Err(error) = self.make_in_relay(now, method, (request.room, request.transport), is_rehearsed) {
             entry.kept.forget(self.relay.page_mut());
             return Err(error);
         }

@@ -12,12 +12,7 @@ use crate::time::Time;
 use super::ConsumerIdentity;
 
 impl Relay {
-    /// The transports that there are.
-    pub fn transport_ids(&self) -> impl Iterator<Item = TransportId> + '_ {
-        self.transport_of_id.keys().copied()
-    }
-
-    /// Those of a room.
+    /// The transports of a room.
     pub fn transports_of(&self, room: RoomId) -> impl Iterator<Item = TransportId> + '_ {
         self.rooms
             .get(&room)
