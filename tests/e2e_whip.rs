@@ -22,7 +22,7 @@ use person::{Person, tests};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use weir::http::{ClientsFrom, ControlOptions, Guard, Limits, app, guarded, serve};
+use weir::http::{ClientsFrom, ControlOptions, Guard, Limits, app, demo_page, guarded, serve};
 
 /// A server whose clients need no token, and its address.
 async fn start() -> (Control, String, watch::Sender<bool>) {
@@ -118,6 +118,30 @@ async fn a_page_publishes_layers_and_watches_them_over_a_restart_of_ice() {
     );
     let report = page.says("done").await;
     assert!(report["layers"].as_array().unwrap().contains(&json!("q")), "{report}");
+    page.leave().await;
+    close.send_replace(true);
+    control.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium and Node.js"]
+async fn who_watches_on_a_phone_waits_sees_what_is_published_and_chooses_its_quality() {
+    let control = Control::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let pages = demo_page(
+        control.server.clone(),
+        app(control.server.clone(), ControlOptions::default()),
+    );
+    let (close, closing) = watch::channel(false);
+    tokio::spawn(serve(listener, pages, Limits::default(), closing));
+    let args = ["/usr/bin/chromium", &address];
+    let mut page = Person::start(Path::new("node"), "../browser/pages.mjs", args);
+    let report = page.says("done").await;
+    assert_eq!(report["problems"], json!([]), "{report}");
+    assert_eq!(report["viewers"], "1 viewer", "{report}");
+    assert_eq!(report["beyond"], json!([[], []]), "{report}");
+    assert!(report["numbers"].as_str().unwrap().contains("fps"), "{report}");
     page.leave().await;
     close.send_replace(true);
     control.close().await;

@@ -14,7 +14,7 @@ use signalling::Caller;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use weir::http::{Limits, demo_page, serve};
+use weir::http::{ControlOptions, Limits, app, demo_page, serve};
 use weir::{RoomId, RoomOptions, Server};
 
 struct Page {
@@ -30,7 +30,7 @@ impl Page {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (close, closing) = watch::channel(false);
-        let app = demo_page(server.clone());
+        let app = demo_page(server.clone(), app(server.clone(), ControlOptions::default()));
         let serving = tokio::spawn(serve(listener, app, Limits::default(), closing));
         Self {
             server,
@@ -77,6 +77,16 @@ async fn the_page_and_all_that_it_needs_come_from_the_program() {
             "text/plain; charset=utf-8",
             "What app.js contains",
         ),
+        ("/publish", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/watch", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/pages/publish.js", "text/javascript; charset=utf-8", "// Publishes"),
+        ("/pages/watch.js", "text/javascript; charset=utf-8", "// Watches"),
+        (
+            "/pages/session.js",
+            "text/javascript; charset=utf-8",
+            "// What both pages",
+        ),
+        ("/pages/pages.css", "text/css; charset=utf-8", ":root"),
     ] {
         let answer = page.ask("GET", path).await;
         assert_eq!(answer.status, 200, "{path}");
@@ -100,6 +110,23 @@ async fn the_page_and_all_that_it_needs_come_from_the_program() {
     ] {
         assert!(licences.contains(package), "{package}");
     }
+    page.close().await;
+}
+
+/// The pages beside it publish and watch there; what operators can ask is not served.
+#[tokio::test]
+async fn of_the_interface_it_serves_what_pages_publish_and_watch_with() {
+    let page = Page::start().await;
+    let answer = page.ask("POST", "/whep/stage").await;
+    assert_eq!(answer.status, 415, "{}", answer.text);
+    assert_eq!(page.ask("GET", "/whip/stage").await.status, 200);
+    for path in ["/rooms", "/workers", "/openapi.json", "/whip"] {
+        assert!(matches!(page.ask("GET", path).await.status, 404 | 405), "{path}");
+    }
+    // What looks like a way out is a room's name.
+    assert_eq!(page.ask("GET", "/whep/../rooms").await.text, "");
+    let stranger = [("host", page.address.as_str()), ("origin", "https://evil.example")];
+    assert_eq!(page.ask_with("POST", "/whip/stage", &stranger).await.status, 403);
     page.close().await;
 }
 

@@ -13,11 +13,15 @@ use browser::{Begins, Browser};
 use control::{Answer, Client, Control, settings, soon};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
-use str0m::media::Direction;
+use str0m::media::{Direction, Mid};
 use tokio::time::interval;
 use weir::http::{ClientTakeover, ControlOptions, Limits, SignallingOptions, WhipOptions};
-use weir::{Consumer, MediaKind, PeerNotification, PeerOptions, Profile, Room, RoomOptions, RtpCapabilities};
+use weir::{
+    Consumer, EventKind, MediaKind, PeerNotification, PeerOptions, Profile, Room, RoomOptions, RtpCapabilities, Server,
+};
 
 const SDP: (&str, &str) = ("content-type", "application/sdp");
 const FRAGMENT: (&str, &str) = ("content-type", "application/trickle-ice-sdpfrag");
@@ -79,6 +83,38 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 /// What players are sent. Peers that know no codec have consumers, too, which nobody enables.
 fn sent_in(room: &Room) -> Vec<Consumer> {
     room.consumers().into_iter().filter(Consumer::enabled).collect()
+}
+
+/// The publisher sends until the player has heard five packets more; returns the number after the last one.
+async fn hears(publisher: &mut Browser, player: &mut Browser, (sent, payload_type): (Mid, u8), mut seq: u64) -> u64 {
+    let enough = player.packets.len() + 5;
+    let hears = async {
+        while player.packets.len() < enough {
+            publisher.send_on(sent, payload_type, seq, b"sound");
+            seq += 1;
+            turn(publisher).await;
+            turn(player).await;
+        }
+    };
+    soon("sound", hears).await;
+    seq
+}
+
+/// Everything that a player has heard was one stream, that of its answer.
+#[track_caller]
+fn judge_one_stream(player: &Browser, answer: &str) {
+    let first = &player.packets[0].header;
+    let mut seqs: Vec<u16> = Vec::new();
+    for packet in &player.packets {
+        let header = &packet.header;
+        assert_eq!((header.ssrc, header.payload_type), (first.ssrc, first.payload_type));
+        assert!(answer.contains(&format!("a=ssrc:{} cname:", *header.ssrc)));
+        seqs.push(header.sequence_number);
+    }
+    seqs.sort_by_key(|seq| seq.wrapping_sub(first.sequence_number.wrapping_sub(100)));
+    let mut steps = seqs.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+    // The socket may have lost some; nothing begins anew, and nothing comes twice.
+    assert!(steps.all(|step| (1..100).contains(&step)), "{seqs:?}");
 }
 
 /// Lets a browser do one thing: take a datagram, or notice what time it is.
@@ -471,42 +507,71 @@ async fn a_player_waits_and_goes_on_whoever_publishes() {
     player.answered(&answer);
     player.run_until("its connection", |own| own.connected).await;
     let room = control.server.rooms()[0].clone();
-    let mut heard = 0;
     for round in 0..3 {
         let mut publisher = Browser::new(Begins::Here, OPUS - round).await;
         let offer = publisher.offer(Direction::SendOnly);
         let (publishing, answer) = session(&post(&mut client, "/whip/stage/alice", &offer).await);
         let sent = publisher.answered(&answer);
         publisher.run_until("its connection", |own| own.connected).await;
-        let hears = async {
-            let mut seq = 1_000 * u64::from(round);
-            while player.packets.len() < heard + 5 {
-                publisher.send_on(sent, OPUS - round, seq, b"sound");
-                seq += 1;
-                turn(&mut publisher).await;
-                turn(&mut player).await;
-            }
-        };
-        soon("sound", hears).await;
-        heard = player.packets.len();
+        hears(
+            &mut publisher,
+            &mut player,
+            (sent, OPUS - round),
+            1_000 * u64::from(round),
+        )
+        .await;
         assert_eq!(client.say("DELETE", &publishing, &[], "").await.status, 200);
         until("its end", || room.producers().is_empty()).await;
         let consumers = sent_in(&room);
         assert!(consumers.len() == 1 && consumers[0].waits());
     }
-    let first = &player.packets[0].header;
-    let mut seqs: Vec<u16> = Vec::new();
-    for packet in &player.packets {
-        let header = &packet.header;
-        assert_eq!((header.ssrc, header.payload_type), (first.ssrc, first.payload_type));
-        assert!(answer.contains(&format!("a=ssrc:{} cname:", *header.ssrc)));
-        seqs.push(header.sequence_number);
-    }
-    seqs.sort_by_key(|seq| seq.wrapping_sub(first.sequence_number.wrapping_sub(100)));
-    let steps = seqs.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
-    // The socket may have lost some; nothing begins anew.
-    assert!(steps.clone().all(|step| (1..20).contains(&step)), "{seqs:?}");
+    judge_one_stream(&player, &answer);
     assert_eq!(client.say("GET", &watching, &[], "").await.status, 200);
+    control.close().await;
+}
+
+/// Kills the process of the only worker, and waits until another one has taken up what it had.
+async fn replace_worker(server: &Server) {
+    let mut events = server.events();
+    let pid = server.workers()[0].pid.unwrap();
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    let restored = async {
+        loop {
+            if let EventKind::WorkerRestored { lost, .. } = events.next().await.unwrap().kind {
+                break lost;
+            }
+        }
+    };
+    assert_eq!(soon("the next worker", restored).await, 0);
+}
+
+/// The worker dies while the player waits, and while it is sent something.
+#[tokio::test]
+async fn a_player_goes_on_whatever_happens_to_its_worker() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let mut player = Browser::new(Begins::Here, OPUS).await;
+    let offer = player.offer(Direction::RecvOnly);
+    let (_, answer) = session(&post(&mut client, "/whep/stage", &offer).await);
+    player.answered(&answer);
+    player.run_until("its connection", |own| own.connected).await;
+    for round in 0..3 {
+        let mut publisher = Browser::new(Begins::Here, OPUS).await;
+        let offer = publisher.offer(Direction::SendOnly);
+        let (publishing, answer) = session(&post(&mut client, "/whip/stage", &offer).await);
+        let sent = publisher.answered(&answer);
+        publisher.run_until("its connection", |own| own.connected).await;
+        let seq = hears(&mut publisher, &mut player, (sent, OPUS), 1_000).await;
+        if round > 0 {
+            replace_worker(&control.server).await;
+            hears(&mut publisher, &mut player, (sent, OPUS), seq).await;
+        }
+        client.say("DELETE", &publishing, &[], "").await;
+        if round < 2 {
+            replace_worker(&control.server).await;
+        }
+    }
+    judge_one_stream(&player, &answer);
     control.close().await;
 }
 

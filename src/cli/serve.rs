@@ -170,7 +170,7 @@ async fn serve(
         tokio::spawn(http::serve(listener, app, limits, closing.clone()))
     });
     let serving_demo = demo_page.map(|listener| {
-        let app = http::demo_page(server.clone());
+        let app = http::demo_page(server.clone(), app.clone());
         tokio::spawn(http::serve(listener, app, limits, closing.clone()))
     });
     let serving = tokio::spawn(http::serve(listener, app, limits, closing));

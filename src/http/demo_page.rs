@@ -1,5 +1,6 @@
 //! The demo page: static files that are part of the program, rooms that come into being when they are first named, and the
-//! protocol for those who are in them. Nothing else of the server can be reached through it.
+//! protocol for those who are in them. Beside it are the pages `/publish` and `/watch`, which use WHIP and WHEP. Nothing else of the
+//! server can be reached through it.
 //!
 //! It knows no token, so it is for an address that only this machine reaches, and serves no page but its own: a request
 //! must be meant for `localhost` or a loopback address, which no other site can call itself. `web/` has the page's sources.
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 use super::error::ApiError;
 use super::origin::{is_from, is_of_this_machine};
 use super::signalling::{self, Signalling, SignallingOptions};
+use super::whip;
 use crate::{Room, RoomId, RoomOptions, Server};
 
 /// Rooms at once. More than anybody opens tabs for.
@@ -45,8 +47,8 @@ struct File {
     content: &'static str,
 }
 
-/// What `web/build.mjs` has made.
-static FILES: [File; 5] = [
+/// What `web/build.mjs` has made; and the pages beside, as they are.
+static FILES: [File; 11] = [
     File {
         path: "/",
         content_type: "text/html; charset=utf-8",
@@ -72,10 +74,41 @@ static FILES: [File; 5] = [
         content_type: "text/plain; charset=utf-8",
         content: include_str!("../../web/dist/licenses.txt"),
     },
+    File {
+        path: "/publish",
+        content_type: "text/html; charset=utf-8",
+        content: include_str!("../../web/pages/publish.html"),
+    },
+    File {
+        path: "/watch",
+        content_type: "text/html; charset=utf-8",
+        content: include_str!("../../web/pages/watch.html"),
+    },
+    File {
+        path: "/pages/publish.js",
+        content_type: "text/javascript; charset=utf-8",
+        content: include_str!("../../web/pages/publish.js"),
+    },
+    File {
+        path: "/pages/watch.js",
+        content_type: "text/javascript; charset=utf-8",
+        content: include_str!("../../web/pages/watch.js"),
+    },
+    File {
+        path: "/pages/session.js",
+        content_type: "text/javascript; charset=utf-8",
+        content: include_str!("../../web/pages/session.js"),
+    },
+    File {
+        path: "/pages/pages.css",
+        content_type: "text/css; charset=utf-8",
+        content: include_str!("../../web/pages/pages.css"),
+    },
 ];
 
-/// The page, its rooms, and the protocol for who is in them. To be served where only this machine reaches it.
-pub fn demo_page(server: Server) -> Router {
+/// The page, its rooms, and the protocol for who is in them; and of `app`, which is what [`app`](super::app) returns, WHIP and WHEP, for the
+/// pages that publish and watch. To be served where only this machine reaches it.
+pub fn demo_page(server: Server, app: Router) -> Router {
     let rooms = Arc::new(DemoRooms {
         signalling: Arc::new(Signalling::new(server.clone(), SignallingOptions::default())),
         server,
@@ -89,7 +122,7 @@ pub fn demo_page(server: Server) -> Router {
     router
         .route("/demo/rooms/{name}", post(open))
         .route(signalling::ROUTE, get(connect))
-        .fallback(nothing)
+        .fallback_service(app.layer(middleware::from_fn(only_sessions)))
         .layer(middleware::from_fn(guard))
         .with_state(rooms)
 }
@@ -195,8 +228,17 @@ async fn connect(
     signalling::connect(signalling, Path((room, name)), source, headers, upgrade).await
 }
 
-async fn nothing() -> ApiError {
-    let message = "there is nothing here; the demo page is at /, and the control interface elsewhere";
+/// Keeps out what is for operators.
+async fn only_sessions(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    match whip::PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
+        true => next.run(request).await,
+        false => nothing().into_response(),
+    }
+}
+
+fn nothing() -> ApiError {
+    let message = "there is nothing here; the demo page is at /, /publish and /watch beside it, and the control interface elsewhere";
     ApiError::new(StatusCode::NOT_FOUND, "unknownRoute", message)
 }
 

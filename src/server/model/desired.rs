@@ -229,9 +229,13 @@ impl DesiredRoom {
         }
         closed.extend(self.transports.keys().copied().map(ClosedObject::Transport));
         // Those that wait for a producer.
-        let sourceless = self.consumers.iter();
-        let sourceless = sourceless.filter(|(_, own)| !self.producers.contains_key(&own.node.producer().id));
-        closed.extend(sourceless.map(|(consumer, _)| ClosedObject::Consumer(*consumer, ConsumerParent::Transport)));
+        let of_producers = self.producers.values().flat_map(|producer| &producer.consumers);
+        let of_producers: BTreeSet<_> = of_producers.collect();
+        let sourceless = self
+            .consumers
+            .keys()
+            .filter(|consumer| !of_producers.contains(consumer));
+        closed.extend(sourceless.map(|consumer| ClosedObject::Consumer(*consumer, ConsumerParent::Transport)));
         *self = Self::default();
         closed
     }

@@ -84,6 +84,8 @@ pub(crate) enum Operation {
     Rtx { stream: u8, back: u16, bytes: u8 },
     /// The sink takes no more than so many packets of each train.
     Jam { packets: u8 },
+    /// A consumer is given another producer, if it outlives its own.
+    ChangeSource { consumer: u8, producer: u8 },
 }
 
 /// A list of operations on a relay with two producers. After each, every consumer's counters add up to what its producer
@@ -165,6 +167,8 @@ struct Model {
     /// The next transport sequence number of each sender.
     numbers: [u16; PRODUCERS as usize],
     consumers: Vec<(ConsumerId, u32)>,
+    /// Those that outlive their producers, as they were asked for.
+    lasting: BTreeMap<ConsumerId, CreateConsumer>,
     next_id: u64,
 }
 
@@ -188,6 +192,7 @@ impl Model {
             seqs: [65_500; STREAMS.len()],
             numbers: [65_400; PRODUCERS as usize],
             consumers: Vec::new(),
+            lasting: BTreeMap::new(),
             next_id: 0,
         };
         model.command(&Method::CreateRouter { room: ROOM });
@@ -373,7 +378,7 @@ impl Model {
                 self.next_id += 1;
                 let ssrc = 1_000 + self.next_id as u32;
                 self.consumers.push((ConsumerId(self.next_id), ssrc));
-                self.command(&Method::CreateConsumer(CreateConsumer {
+                let request = CreateConsumer {
                     room: ROOM,
                     transport: TransportId(u64::from(transport) % TRANSPORTS),
                     producer: ProducerId(u64::from(producer) % PRODUCERS),
@@ -393,8 +398,12 @@ impl Model {
                     }),
                     cname: "weir".to_owned(),
                     cname_is_made_up: false,
-                    lasting_cname: None,
-                }));
+                    lasting_cname: self.next_id.is_multiple_of(3).then(|| "lasting".to_owned()),
+                };
+                self.command(&Method::CreateConsumer(request.clone()));
+                if request.lasting_cname.is_some() {
+                    self.lasting.insert(request.consumer, request);
+                }
             }
             Operation::PauseConsumer { consumer, pause } => {
                 let Some(consumer) = self.consumer(consumer) else {
@@ -453,6 +462,16 @@ impl Model {
                         .handle_command(now, &Method::Stats(Scope::Consumer(*consumer)))
                         .is_ok()
                 });
+            }
+            Operation::ChangeSource {
+                consumer,
+                producer: index,
+            } => {
+                let request = self.consumer(consumer).and_then(|id| self.lasting.get(&id));
+                if let Some(request) = request.cloned() {
+                    let producer = producer(index);
+                    self.command(&Method::SetConsumerSource(CreateConsumer { producer, ..request }));
+                }
             }
             Operation::Jam { packets } => self.sink.limit = (packets < 64).then_some(usize::from(packets)),
         }
@@ -529,6 +548,67 @@ fn remote(transport: u64) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Sources change, close and come again, while everything else happens, too.
+    #[test]
+    fn sources_change_at_any_time() {
+        for seed in 0..400_u64 {
+            let mut state = seed;
+            let mut random = |end: u8| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                ((state >> 33) % u64::from(end)) as u8
+            };
+            let consume = |random: &mut dyn FnMut(u8) -> u8| Operation::Consume {
+                transport: random(4),
+                producer: random(2),
+                profile: random(4),
+                paused: random(4) == 0,
+            };
+            let mut operations: Vec<Operation> = (0..6).map(|_| consume(&mut random)).collect();
+            for _ in 0..150 {
+                let (consumer, producer) = (random(8), random(2));
+                operations.push(match random(16) {
+                    0..6 => Operation::Frame {
+                        stream: random(4),
+                        packets: 1 + random(8),
+                        bytes: random(40),
+                        key_frame: random(3) == 0,
+                        seq_step: u16::from(random(10) / 8),
+                    },
+                    6..9 => Operation::ChangeSource { consumer, producer },
+                    9 => Operation::ReplaceProducer { producer },
+                    10 => Operation::Nack {
+                        consumer,
+                        back: u16::from(random(20)),
+                        blp: 0x5555,
+                    },
+                    11 => Operation::PauseConsumer {
+                        consumer,
+                        pause: random(2) == 0,
+                    },
+                    12 => Operation::PauseProducer {
+                        producer,
+                        pause: random(3) == 0,
+                    },
+                    13 => Operation::Prefer {
+                        consumer,
+                        profile: random(4),
+                    },
+                    14 => match random(3) {
+                        0 => Operation::CloseConsumer { consumer },
+                        1 => consume(&mut random),
+                        _ => Operation::Jam { packets: random(70) },
+                    },
+                    _ => Operation::Wait {
+                        ms: u16::from(random(200)),
+                    },
+                });
+            }
+            relay_ops(&operations);
+        }
+    }
 
     #[test]
     fn a_day_in_the_life() {

@@ -21,6 +21,7 @@ use crate::server::model::event::{Event, EventKind};
 use crate::server::model::lock;
 use crate::server::model::peer::{PeerNode, PeerOptions};
 use crate::server::model::producer::ProducerNode;
+use crate::server::model::reservation::ConsumerReservation;
 use crate::server::model::room::RoomNode;
 use crate::server::model::rtp_capabilities::RtpCapabilities;
 use crate::server::model::rtp_parameters::{ConsumerPlacement, ConsumerSsrcs, ProducerPlacement, RtpParameters};
@@ -100,13 +101,19 @@ impl Model {
             Method::CreateConsumer(request) => {
                 let own = self.staying.get(&request.consumer);
                 let valid = has_transport(self, request.transport)
-                    && has_producer(self, request.producer)
+                    && (has_producer(self, request.producer) || request.lasting_cname.is_some())
                     && own.is_none_or(|producer| *producer == request.producer)
                     && !self.consumers.iter().any(|each| each.consumer == request.consumer);
                 if valid {
                     self.consumers.push(request.clone());
                 }
                 valid
+            }
+            Method::SetConsumerSource(request) => {
+                let valid = has_producer(self, request.producer);
+                let mut lasting = self.consumers.iter_mut().filter(|each| each.lasting_cname.is_some());
+                let found = lasting.find(|each| valid && each.consumer == request.consumer);
+                found.map(|each| each.producer = request.producer).is_some()
             }
             Method::SetRemote { transport, remote } => {
                 let found = self.transports.iter_mut().find(|each| each.transport == *transport);
@@ -176,7 +183,9 @@ impl Model {
 
     fn drop_orphans(&mut self) {
         let producers: Vec<ProducerId> = self.producers.iter().map(|each| each.producer).collect();
-        self.consumers.retain(|each| producers.contains(&each.producer));
+        let lasts = |each: &CreateConsumer| each.lasting_cname.is_some();
+        self.consumers
+            .retain(|each| producers.contains(&each.producer) || lasts(each));
         self.staying.retain(|_, producer| producers.contains(producer));
     }
 
@@ -337,31 +346,39 @@ fn method() -> impl Strategy<Value = Method> {
             })
         },
     );
-    let create_consumer = (transport(), producer(), consumer(), profile(), any::<bool>()).prop_map(
-        |(transport, producer, consumer, preferred_profile, paused)| {
-            Method::CreateConsumer(CreateConsumer {
-                room: ROOM,
-                transport,
-                producer,
-                consumer,
-                ssrc: 1,
-                payload_types: Vec::new(),
-                header_extensions: Vec::new(),
-                preferred_profile,
-                paused,
-                nack: false,
-                rtx: None,
-                cname: "weir".to_owned(),
-                cname_is_made_up: false,
-                lasting_cname: None,
-            })
-        },
-    );
+    let flags = || (any::<bool>(), any::<bool>());
+    let create_consumer = || {
+        (transport(), producer(), consumer(), profile(), flags()).prop_map(
+            |(transport, producer, consumer, preferred_profile, (paused, lasts))| {
+                Method::CreateConsumer(CreateConsumer {
+                    room: ROOM,
+                    transport,
+                    producer,
+                    consumer,
+                    ssrc: 1,
+                    payload_types: Vec::new(),
+                    header_extensions: Vec::new(),
+                    preferred_profile,
+                    paused,
+                    nack: false,
+                    rtx: None,
+                    cname: "weir".to_owned(),
+                    cname_is_made_up: false,
+                    lasting_cname: lasts.then(|| "stage".to_owned()),
+                })
+            },
+        )
+    };
+    let set_source = create_consumer().prop_map(|method| match method {
+        Method::CreateConsumer(request) => Method::SetConsumerSource(request),
+        other => other,
+    });
     prop_oneof![
         3 => create_transport,
         3 => create_webrtc,
         6 => create_producer,
-        10 => create_consumer,
+        10 => create_consumer(),
+        5 => set_source,
         1 => (transport(), remote()).prop_map(|(transport, remote)| Method::SetRemote { transport, remote }),
         1 => (transport(), ice()).prop_map(|(transport, ice)| Method::RestartIce { transport, ice }),
         1 => (transport(), ice()).prop_map(|(transport, ice)| Method::SetRemoteIce { transport, ice }),
@@ -435,7 +452,12 @@ impl Known {
             }
             _ => {}
         }
-        if !worker.clone().accept(method) {
+        let source = match method {
+            Method::CreateConsumer(request) | Method::SetConsumerSource(request) => Some(request.producer),
+            _ => None,
+        };
+        let is_there = source.is_none_or(|source| self.state.producers.contains_key(&source));
+        if !is_there || !worker.clone().accept(method) {
             return;
         }
         let (on_accept, method) = self.plan(method);
@@ -511,6 +533,7 @@ impl Known {
             )),
             Method::CreateConsumer(request) => match self.state.consumers.get(&request.consumer) {
                 Some(waiting) => {
+                    request.lasting_cname = None;
                     let mut state = lock(&waiting.state);
                     state.enabling = true;
                     (request.paused, request.preferred_profile) = state
@@ -521,6 +544,11 @@ impl Known {
                 None => {
                     let transport = Arc::clone(&self.state.transports[&request.transport]);
                     self.state.admit_consumer(&transport).unwrap();
+                    let ssrcs = ConsumerSsrcs { media: 1, rtx: 2 };
+                    let reservation = request.lasting_cname.clone().map(|cname| {
+                        let (kind, receiver) = (MediaKind::Video, RtpCapabilities::default());
+                        ConsumerReservation::new(request.transport, kind, receiver, ssrcs, cname)
+                    });
                     OnAccept::Consumer(ConsumerNode::on_transport(
                         ConsumerPlacement {
                             room: ROOM,
@@ -533,11 +561,19 @@ impl Known {
                         },
                         transport,
                         Arc::clone(&self.state.producers[&request.producer]),
-                        (RtpParameters::default(), None),
+                        (RtpParameters::default(), reservation),
                         Value::Null,
                     ))
                 }
             },
+            Method::SetConsumerSource(request) => {
+                let consumer = &self.state.consumers[&request.consumer];
+                // Where it leaves is what it was made with.
+                request.transport = lock(&consumer.state).transport.as_ref().unwrap().id;
+                request.lasting_cname = Some("stage".to_owned());
+                let producer = &self.state.producers[&request.producer];
+                OnAccept::Source(Arc::clone(consumer), Arc::clone(producer))
+            }
             Method::StartMirroring { mirror, .. } => OnAccept::Mirror(MirrorOutlet {
                 local: ADDRESS,
                 mirror: *mirror,
