@@ -524,6 +524,11 @@ async fn a_player_waits_and_goes_on_whoever_publishes() {
         until("its end", || room.producers().is_empty()).await;
         let consumers = sent_in(&room);
         assert!(consumers.len() == 1 && consumers[0].waits());
+        let shown = client
+            .get(&format!("/consumers/{}", consumers[0].id().0))
+            .await
+            .expect(200);
+        assert_eq!(shown["waits"], true, "{shown}");
     }
     judge_one_stream(&player, &answer);
     assert_eq!(client.say("GET", &watching, &[], "").await.status, 200);

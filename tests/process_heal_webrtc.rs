@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use weir::{
     ConnectedSockets, Consumer, ConsumerOptions, DtlsState, EventKind, EventStream, IceState, Room, RoomOptions,
-    Server, Settings, WebRtcFailureReason, WebRtcTransport, WebRtcTransportOptions,
+    Server, Settings, UnroutedReason, WebRtcFailureReason, WebRtcTransport, WebRtcTransportOptions,
 };
 
 use weir_worker::webrtc::framing::{each_whole, prefix};
@@ -359,6 +359,45 @@ async fn what_is_said_meanwhile_is_heard() {
             everything_is_heard(by, on_shared_port).await;
         }
     }
+}
+
+/// Whoever has listened sends it all again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_received_before_is_not_received_again() {
+    let mut scene = Scene::new(settings(1)).await;
+    let is_rtcp = |packet: &Vec<u8>| packet[0] >= 128 && (192..=223).contains(&packet[1]);
+    scene.speaking.browser.recorded = Some(Vec::new());
+    scene.hear(10).await;
+    let speaking = &mut scene.speaking.browser;
+    speaking
+        .run_until("a report", |speaking| speaking.recorded.iter().flatten().any(is_rtcp))
+        .await;
+    let recorded = speaking.recorded.take().unwrap();
+    let recorded: Vec<_> = recorded.into_iter().filter(|packet| packet[0] >= 128).collect();
+    assert!(recorded.iter().filter(|packet| !is_rtcp(packet)).count() >= 10);
+    // It has come: what is said behind it is heard.
+    scene.hear(10).await;
+    let mut events = scene.server.events();
+    kill_worker(&scene.server);
+    restored(&mut events).await;
+    scene.hear(10).await;
+    let heard = scene.heard.len();
+    let candidate = scene.speaking.transport.ice_candidates()[0].clone();
+    for packet in &recorded {
+        let there = SocketAddr::new(candidate.ip, candidate.port);
+        scene.speaking.browser.say(there, packet).await;
+    }
+    soon("the end of what was recorded", async {
+        let mut replayed = 0;
+        while replayed < recorded.len() as u64 {
+            let stats = scene.speaking.transport.stats().await.unwrap();
+            replayed = stats.unrouted.of(UnroutedReason::Replayed);
+        }
+    })
+    .await;
+    scene.hear(10).await;
+    assert!(scene.heard.len() >= heard + 10 && scene.is_whole());
+    soon("the end", scene.server.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,7 @@ impl From<&Consumer> for ConsumerView {
             room: consumer.room().id(),
             transport: consumer.transport().map(|transport| transport.id()),
             producer: consumer.producer().id(),
+            waits: consumer.waits(),
             kind: consumer.kind(),
             peer: consumer.peer().map(|peer| peer.name().to_owned()),
             receiver: consumer.receiver().map(|peer| peer.name().to_owned()),

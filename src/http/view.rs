@@ -202,6 +202,9 @@ pub struct ConsumerView {
     pub transport: Option<TransportId>,
     /// The producer that it consumes.
     pub producer: ProducerId,
+    /// Whether this producer is closed, and the consumer waits for another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
     /// Audio or video.
     pub kind: MediaKind,
     /// The peer that owns the producer; `null` if no peer does.

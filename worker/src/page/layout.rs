@@ -24,7 +24,7 @@ pub use self::place::{At, Double, Sealed, Twin};
 pub use self::transport::{Feedback, RemoteOfTransport, SocketCounts, TransportCounts};
 
 /// The number of this layout.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// `WEIRPAGE`.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"WEIRPAGE");
@@ -176,7 +176,9 @@ pub mod stream {
     /// How far it was received.
     pub const POSITION: Twin<StreamPosition> = Twin::new(2, 100);
     /// Counters.
-    pub const COUNTERS: At<StreamCounts> = At::new(100, 128);
+    pub const COUNTERS: At<StreamCounts> = At::new(100, 115);
+    /// What was withheld last: stored before anything is sent that came behind it.
+    pub const FOLDED: Twin<FoldedOfStream> = Twin::new(115, 128);
 }
 
 records! {
@@ -320,6 +322,18 @@ records! {
         pub is_some: u8,
         /// Zero.
         pub spare: u8,
+    }
+
+    /// What of a stream's last packets is withheld from consumers, and folded out of their numbers.
+    pub struct FoldedOfStream {
+        /// The newest number that had come.
+        pub newest: u64,
+        /// By slot: which of the last 64 numbers up to it are withheld. The newest one's is the highest bit.
+        pub latest: [u64; 4],
+        /// As in [`StreamPosition`]: numbers of others have nothing to do with these.
+        pub numbers_since: u32,
+        /// Zero.
+        pub spare: u32,
     }
 
     /// How far a stream was received when the last batch of it had been relayed.
@@ -478,9 +492,10 @@ pub mod flags {
 }
 
 /// Where the records are that are kept in two copies, and their words.
-pub(super) const TWINS: [(Table, usize, usize); 5] = [
+pub(super) const TWINS: [(Table, usize, usize); 6] = [
     (Table::Consumers, consumer::FLOW.0, FlowOfConsumer::WORDS),
     (Table::Streams, stream::POSITION.0, StreamPosition::WORDS),
+    (Table::Streams, stream::FOLDED.0, FoldedOfStream::WORDS),
     (Table::Transports, transport::REMOTE.0, RemoteOfTransport::WORDS),
     (Table::WebRtc, webrtc::AGENT.0, webrtc::AgentRecord::WORDS),
     (Table::Connections, connection::WRITTEN.0, connection::StreamOut::WORDS),
@@ -499,6 +514,7 @@ pub const HASH: u64 = {
         ReceptionRecord::SHAPE,
         StreamPosition::SHAPE,
         StreamCounts::SHAPE,
+        FoldedOfStream::SHAPE,
         Address::SHAPE,
         RemoteOfTransport::SHAPE,
         Suspect::SHAPE,
@@ -524,6 +540,7 @@ pub const HASH: u64 = {
         consumer::COUNTERS.0,
         stream::POSITION.0,
         stream::COUNTERS.0,
+        stream::FOLDED.0,
         transport::REMOTE.0,
         transport::FEEDBACK.0,
         transport::COUNTERS.0,

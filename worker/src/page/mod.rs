@@ -449,7 +449,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::layout::{
-        Feedback, FlowOfConsumer, Newest, RemoteOfTransport, SocketCounts, StreamCounts, StreamPosition, webrtc,
+        Feedback, FlowOfConsumer, FoldedOfStream, Newest, RemoteOfTransport, SocketCounts, StreamCounts,
+        StreamPosition, webrtc,
     };
     use super::predecessor::{Damaged, Predecessor, Unreadable};
     use super::*;
@@ -483,6 +484,7 @@ mod tests {
         let slot = page.take(Table::Streams, 12, 1);
         page.store_twin(slot, layout::stream::POSITION, &numbered::<StreamPosition>(0x20));
         page.store(slot, layout::stream::COUNTERS, &numbered::<StreamCounts>(0x60));
+        page.store_twin(slot, layout::stream::FOLDED, &numbered::<FoldedOfStream>(0x71));
         let slot = page.take(Table::Transports, 13, 0);
         page.store_twin(slot, layout::transport::REMOTE, &numbered::<RemoteOfTransport>(0x80));
         page.store(slot, layout::transport::FEEDBACK, &numbered::<Feedback>(0x70));

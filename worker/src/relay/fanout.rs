@@ -32,7 +32,9 @@ impl Relay {
         let mut workspace = std::mem::replace(&mut self.workspace, empty);
         for index in 0..workspace.touched.len() {
             let (producer, encoding, head) = workspace.touched[index];
-            self.producers[producer].streams[usize::from(encoding)].batch_tail = None;
+            let stream = &mut self.producers[producer].streams[usize::from(encoding)];
+            stream.batch_tail = None;
+            stream.keep_folded(&self.page);
             // Sound leaves alone, and is received by more gear that has never seen padding.
             let equalized = self.equalizes_packets && self.producers[producer].kind == MediaKind::Video;
             let mut next = Some(head);

@@ -25,7 +25,7 @@ use super::rtt::RoundTrip;
 use super::sender_clock::SenderTime;
 use super::ssrc_latch::SsrcLatch;
 use super::vp8_ids::Vp8Ids;
-use super::withheld::{ALL_SLOTS, Counts, SlotSet, Withheld};
+use super::withheld::{ALL_SLOTS, Counts, InHand, SlotSet, Withheld};
 
 /// A stream that is silent for this long is inactive, if another one of its producer still sends (differences §2.8).
 pub(super) const INACTIVE_AFTER: Duration = Duration::from_secs(1);
@@ -497,6 +497,13 @@ impl Stream {
     /// Consumers withhold packets in a slot from now on.
     pub(super) fn open_slot(&mut self, slot: u8) {
         self.withheld.get_or_insert_default().open(slot);
+    }
+
+    /// What is withheld in a slot goes on as the last worker has left it.
+    pub(super) fn resume_withheld(&mut self, slot: u8, left: InHand) {
+        if let Some(withheld) = &mut self.withheld {
+            withheld.resume(slot, left);
+        }
     }
 
     /// Keeps its last group of pictures, or ceases to, by whether its sender answers requests. `is_lone`: its producer has no

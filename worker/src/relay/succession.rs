@@ -19,7 +19,9 @@ use weir_channel::message::{CreateConsumer, Remote, WorkerError};
 
 use crate::page::Page;
 use crate::page::layout::connection::{StreamOut, WRITTEN};
-use crate::page::layout::{RemoteOfTransport, SocketCounts, StreamPosition, Table, consumer, stream, transport};
+use crate::page::layout::{
+    FoldedOfStream, RemoteOfTransport, SocketCounts, StreamPosition, Table, consumer, stream, transport,
+};
 use crate::page::predecessor::{Damaged, Predecessor};
 use crate::time::Time;
 
@@ -33,6 +35,7 @@ use super::producer::Producer;
 use super::rewrite::Rewriter;
 use super::sink::TransportIx;
 use super::transport::TransportKind;
+use super::withheld::InHand;
 use super::{Action, Relay};
 
 impl Relay {
@@ -159,13 +162,22 @@ impl Relay {
                 return Err(Damaged("it was sent a stream that its producer has not got"));
             }
             // Each worker has counted anew.
-            let mut withheld = None;
+            let (mut withheld, mut position, mut in_hand) = (None, None, None);
             for page in &pages[..=place] {
+<<<<<<< HEAD
                 if let Some(stream) = page.find(Table::Streams, producer.0, u64::from(flow.current))
                     && let Some(position) = page.twin::<StreamPosition>(stream, stream::POSITION)?
+=======
+                if let Some(stream) = page.find(Table::Streams, request.producer.0, u64::from(flow.current))
+                    && let Some(kept) = page.twin::<StreamPosition>(stream, stream::POSITION)?
+>>>>>>> land
                 {
-                    let own = position.withheld[usize::from(flow.slot)];
+                    let own = kept.withheld[usize::from(flow.slot)];
                     withheld = Some(withheld.unwrap_or(0_u64).wrapping_add(own));
+                    // Nothing of it has been relayed in between.
+                    let position = position.get_or_insert(kept);
+                    let folded = page.twin::<FoldedOfStream>(stream, stream::FOLDED)?;
+                    in_hand = folded.and_then(|folded| InHand::of(&folded, flow.slot, position));
                 }
             }
             Ok(Some(ConsumerLegacy {
@@ -176,6 +188,7 @@ impl Relay {
                 start: page.record(slot, consumer::START).seq,
                 counters: page.counters(slot, consumer::COUNTERS),
                 withheld,
+                in_hand,
             }))
         };
         latest(pages.iter().enumerate(), read).map_err(|damaged| invalid(format!("{id}: {damaged}")))
@@ -191,6 +204,13 @@ impl Relay {
         legacy: Option<ConsumerLegacy>,
     ) {
         let consumer = &mut self.consumers[key];
+        if let Some(left) = legacy.as_ref().and_then(|legacy| legacy.in_hand)
+            && let Some(current) = legacy.as_ref().map(|legacy| usize::from(legacy.flow.current))
+            && let Some(stream) = self.producers[consumer.producer].streams.get_mut(current)
+        {
+            stream.resume_withheld(consumer.rewriter.slot(), left);
+            stream.keep_folded(&self.page);
+        }
         let producer = &self.producers[consumer.producer];
         let is_old = legacy.is_some();
         let start = legacy.as_ref().map(|legacy| legacy.start);

@@ -9,6 +9,7 @@
 //! A number whose packet has not come when later ones do counts as that of a packet that goes out. If it turns out to be
 //! one to withhold, its number stays a hole at the consumers.
 
+use crate::page::layout::{FoldedOfStream, StreamPosition};
 use crate::rtp::bit_ring::BitRing;
 use crate::rtp::received::Seen;
 
@@ -35,9 +36,51 @@ pub struct Withheld {
     newest: u64,
     /// All that was counted so far.
     counts: Counts,
+    /// Something was withheld since it was last asked what is to be kept.
+    is_unkept: bool,
     windows: [Option<Box<Window>>; SLOTS],
     holes: [(u64, SlotSet); HOLES],
     next_hole: usize,
+}
+
+/// No worker has so many packets of a stream in hand.
+const IN_HAND_MAX: u64 = 4_096;
+
+/// What was withheld in a slot of the packets that a worker had in hand when it died: its consumers may have been sent what came
+/// behind them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InHand {
+    /// The newest number of those.
+    newest: u64,
+    /// Which of the last 64 numbers up to it were withheld; as in [`FoldedOfStream`].
+    latest: u64,
+}
+
+impl InHand {
+    /// `position`: how far everything that came of the stream had left.
+    pub fn of(left: &FoldedOfStream, slot: u8, position: &StreamPosition) -> Option<Self> {
+        if left.numbers_since != position.numbers_since {
+            return None;
+        }
+        // What has left by then was counted then.
+        let in_hand = match left.newest.checked_sub(position.newest)? {
+            0 => 0,
+            behind @ 1..64 => u64::MAX << (64 - behind),
+            64..IN_HAND_MAX => u64::MAX,
+            _ => return None,
+        };
+        let latest = left.latest[usize::from(slot) % SLOTS] & in_hand;
+        (latest != 0).then_some(Self {
+            newest: left.newest,
+            latest,
+        })
+    }
+
+    /// The numbers withheld, ascending.
+    fn numbers(self) -> impl Iterator<Item = u64> {
+        let withheld = (0..64_u64).filter(move |bit| self.latest & 1 << bit != 0);
+        withheld.filter_map(move |bit| (self.newest + bit).checked_sub(63))
+    }
 }
 
 /// Which of the last numbers are withheld. What is newer than `newest` is not.
@@ -79,8 +122,42 @@ impl Withheld {
             if let (Some(window), true) = (window, withheld & 1 << slot != 0) {
                 window.insert(seq);
                 self.counts[slot] += 1;
+                self.is_unkept = true;
             }
         }
+    }
+
+    /// What is to be kept, but for when the numbers began, if something was withheld since it was asked last.
+    #[inline]
+    pub fn take_unkept(&mut self) -> Option<FoldedOfStream> {
+        std::mem::take(&mut self.is_unkept).then(|| self.latest())
+    }
+
+    #[cold]
+    fn latest(&self) -> FoldedOfStream {
+        let latest = |window: &Option<Box<Window>>| window.as_ref().map_or(0, |window| window.latest(self.newest));
+        FoldedOfStream {
+            newest: self.newest,
+            latest: std::array::from_fn(|slot| latest(&self.windows[slot])),
+            numbers_since: 0,
+            spare: 0,
+        }
+    }
+
+    /// Goes on in a slot as the last worker has left it, before anything has come.
+    pub fn resume(&mut self, slot: u8, left: InHand) {
+        let slot = usize::from(slot) % SLOTS;
+        let Some(window) = &mut self.windows[slot] else { return };
+        if window.newest != 0 {
+            // For another consumer.
+            return;
+        }
+        for number in left.numbers() {
+            window.insert(number);
+            self.counts[slot] += 1;
+        }
+        self.newest = self.newest.max(left.newest);
+        self.is_unkept = true;
     }
 
     #[cold]
@@ -141,6 +218,14 @@ impl Window {
         self.numbers.remove_range(self.newest + 1..seq);
         self.numbers.insert(seq);
         self.newest = seq;
+    }
+
+    /// Which of the 64 numbers up to this one are withheld, its own bit the highest.
+    fn latest(&self, newest: u64) -> u64 {
+        let oldest = newest.saturating_sub(63);
+        (oldest.max(1)..=newest.min(self.newest))
+            .filter(|number| self.numbers.contains(*number))
+            .fold(0, |latest, number| latest | 1 << (number + 63 - newest))
     }
 
     /// How many are withheld above a number.
@@ -228,6 +313,43 @@ mod tests {
     }
 
     proptest! {
+        /// What a worker had in hand comes again to its successor, and then the rest: all of it is numbered as if nobody had died.
+        #[test]
+        fn a_successor_folds_as_its_predecessor_did(arriving in network(), left in 0_usize..3_000, in_hand in 0_usize..40) {
+            let left = left.min(arriving.len());
+            let died = (left + in_hand).min(arriving.len());
+            let mut first = Withheld::default();
+            (0..SLOTS as u8).for_each(|slot| first.open(slot));
+            for sent in &arriving[..left] {
+                first.place(sent.seq, sent.withheld);
+            }
+            first.take_unkept();
+            let (before, position) = (first.counts(), StreamPosition { newest: first.newest, ..StreamPosition::default() });
+            let mut folded = FoldedOfStream::default();
+            for sent in &arriving[left..died] {
+                first.place(sent.seq, sent.withheld);
+                folded = first.take_unkept().unwrap_or(folded);
+            }
+            prop_assume!(first.newest - position.newest <= 64 || left == 0);
+            let mut second = Withheld::default();
+            for slot in 0..SLOTS as u8 {
+                second.open(slot);
+                if let Some(in_hand) = InHand::of(&folded, slot, &position) {
+                    // For each of its consumers.
+                    second.resume(slot, in_hand);
+                    second.resume(slot, in_hand);
+                }
+            }
+            for sent in arriving[left..].iter().filter(|sent| sent.seq > position.newest && left > 0) {
+                let goes_out = second.place(sent.seq, sent.withheld);
+                let expected = match sent.seq <= first.newest {
+                    true => first.place_late(sent.seq, 0),
+                    false => first.place(sent.seq, sent.withheld),
+                };
+                prop_assert_eq!(goes_out, std::array::from_fn(|slot| expected[slot] - before[slot]));
+            }
+        }
+
         /// A naive list for each consumer is the oracle: a number is folded out when its packet is withheld and in order.
         #[test]
         fn prefix_counts_are_what_a_list_for_each_consumer_would_be(arriving in network()) {

@@ -395,3 +395,27 @@ fn who_waits_goes_on_behind_what_it_was_sent_whoever_dies_meanwhile() {
     let (last, next) = (&received[9].rtp, &received[10].rtp);
     assert_eq!(next.timestamp.wrapping_sub(last.timestamp), 2_033 * 90);
 }
+
+/// It dies when the new source flows already, but nobody has read its answer: the change is asked for again, of a successor that knows
+/// the old source.
+#[test]
+fn a_flow_is_not_taken_for_one_of_another_source() {
+    let (mut stage, mut first) = Stage::new(9, CodecName::Vp8);
+    let mut second = stage.another(CodecName::Vp8, &[Profile::Low, Profile::High], 103);
+    stage.show(&mut first, 5);
+    let method = Method::SetConsumerSource(stage.request_for(&second));
+    stage.sim.relay.handle_command(stage.sim.now, &method).unwrap();
+    stage.show(&mut second, 5);
+    stage.sim.die();
+    stage.sim.succeed();
+    stage.show(&mut first, 2);
+    stage.follow(&second);
+    stage.show(&mut second, 5);
+    let received = stage.received();
+    judge_numbers_with(&received, CodecName::Vp8, 0);
+    let newest = received.last().unwrap().mark();
+    assert_eq!(
+        (newest.stream, newest.seq + 1),
+        (second.streams[1].number, second.streams[1].seq)
+    );
+}

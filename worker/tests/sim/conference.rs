@@ -243,7 +243,11 @@ impl Conference {
             let has_companion = sender.has_companion;
             let mut packets = Vec::new();
             for stream in &mut sender.track.streams {
+                // In turn none, before and behind the others.
                 let place = if has_companion { stream.frame % 3 } else { 0 };
+                if place == 1 {
+                    packets.extend(beside(stream, 1, stream.timestamp));
+                }
                 if is_sound {
                     packets.push(stream.sound());
                 } else {
@@ -251,8 +255,8 @@ impl Conference {
                     let count = 1 + self.sim.random.below(if key { 8 } else { 4 });
                     packets.extend(stream.frame_of(count, key));
                 }
-                if place > 0 {
-                    packets.extend(beside(stream, place as usize, stream.timestamp - stream.step));
+                if place == 2 {
+                    packets.extend(beside(stream, 2, stream.timestamp - stream.step));
                 }
             }
             let socket = self.sockets.entry(sender.track.transport()).or_default();

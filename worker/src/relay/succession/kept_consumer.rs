@@ -10,6 +10,7 @@ use super::super::decide::Overtaken;
 use super::super::producer::{Producer, ProducerCounters};
 use super::super::rate::Rate;
 use super::super::rewrite::NO_TIMELINE;
+use super::super::withheld::InHand;
 
 /// No encoding, in a byte.
 pub(super) const NONE: u8 = u8::MAX;
@@ -33,6 +34,8 @@ pub(in super::super) struct ConsumerLegacy {
     pub(super) counters: ConsumerCounters,
     /// Packets of what flows that were withheld from it; `None`: nothing is known of that stream.
     pub(super) withheld: Option<u64>,
+    /// And those that its worker had in hand.
+    pub(super) in_hand: Option<InHand>,
 }
 
 /// What is left of the flow when it was another producer's: nothing but that somebody was paused, or told something.

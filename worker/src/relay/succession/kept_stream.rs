@@ -3,7 +3,7 @@
 use weir_channel::message::MediaKind;
 
 use crate::page::Page;
-use crate::page::layout::{StreamCounts, StreamPosition, flags, stream};
+use crate::page::layout::{FoldedOfStream, StreamCounts, StreamPosition, flags, stream};
 use crate::page::predecessor::Damaged;
 use crate::rtp::received::Seen;
 use crate::rtp::seq::{ClockPosition, MediaClock, SeqExtender};
@@ -61,6 +61,21 @@ impl Stream {
     pub(in super::super) fn keep_position(&self, page: &Page) {
         if !self.page.is_none() {
             page.store_twin(self.page, stream::POSITION, &self.position());
+        }
+    }
+
+    /// Keeps what of it was withheld, if that is new: before anything is sent that came behind it.
+    #[inline]
+    pub(in super::super) fn keep_folded(&mut self, page: &Page) {
+        let folded = self.withheld.as_mut().and_then(|withheld| withheld.take_unkept());
+        if let Some(folded) = folded
+            && !self.page.is_none()
+        {
+            let record = FoldedOfStream {
+                numbers_since: self.numbers_since,
+                ..folded
+            };
+            page.store_twin(self.page, stream::FOLDED, &record);
         }
     }
 
