@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use futures::future::join_all;
 use serde_json::Value;
-use weir::{EventKind, PlainTransportOptions, RoomOptions, Server, Settings, WorkerState};
+use weir::{EventKind, PlainTransportOptions, PortRange, RoomOptions, Server, Settings, WorkerState};
 
 use processes::{descriptors, is_alive, settings, soon};
 
@@ -186,5 +186,28 @@ async fn one_worker_for_each_cpu_is_the_default() {
     .unwrap();
     let cpus = std::thread::available_parallelism().unwrap();
     assert_eq!(server.workers().len(), cpus.get());
+    soon(server.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_of_a_closed_transport_is_free_at_once_although_a_spare_has_had_it_too() {
+    let mut others = std::collections::BTreeSet::new();
+    let server = loop {
+        let port = loopback::free_ports(1);
+        // Another program may have it by then.
+        assert!(others.insert(port), "no port stays free: {others:?}");
+        let only_one = Settings {
+            rtc_ports: PortRange::new(port, port).unwrap(),
+            ..settings(1)
+        };
+        if let Ok(server) = Server::start(only_one).await {
+            break server;
+        }
+    };
+    let room = soon(server.create_room(RoomOptions::default())).await.unwrap();
+    for _ in 0..200 {
+        let transport = soon(room.create_plain_transport(PlainTransportOptions::default())).await;
+        soon(transport.unwrap().close(Value::Null)).await.unwrap();
+    }
     soon(server.close()).await;
 }

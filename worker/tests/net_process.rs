@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
     Coalescing, ComediaPolicy, CreatePlainTransport, Deadline, DropReason, Hello, LogFilter, LogLevel, Message, Method,
-    Notification, Page, Reply, Scope, TransportStats, UnroutedReason, WorkerError,
+    NotTakenUp, Notification, Page, Reply, Scope, TransportStats, UnroutedReason, WorkerError,
 };
 use weir_worker::exit::Exit;
 
@@ -626,4 +626,77 @@ fn a_room_is_adopted_by_another_worker_on_its_own_sockets() {
     assert!(matches!(again, Err(WorkerError::InvalidParameters(_))), "{again:?}");
     source.send_to(address, &rtp(7, 3, b"second"));
     assert!([b"waits", &b"second"[..]].contains(&&listener.receive_rtp()[12..]));
+}
+
+#[test]
+fn a_process_that_rehearses_touches_nothing_and_then_goes_on() {
+    let (source, listener) = (Peer::new(), Peer::new());
+    let (unconnected, connected, address) = port();
+    let sockets = [unconnected, connected];
+    let (unconnected, connected, _) = port();
+    let others = [unconnected, connected];
+    let (from, to) = (remote(source.address), remote(listener.address));
+    let make = |supervisor: &mut Supervisor| {
+        assert_eq!(supervisor.request(Method::CreateRouter { room: ROOM }), Ok(Reply::Done));
+        assert_eq!(supervisor.create_transport(1, Some(from), &sockets), Ok(Reply::Done));
+        assert_eq!(supervisor.create_transport(2, Some(to), &others), Ok(Reply::Done));
+        for (producer, ssrc) in [(1, 7), (2, 9)] {
+            supervisor.create_producer(producer, 1, ssrc);
+            supervisor.create_consumer(producer, producer, 2, ssrc + 1);
+        }
+    };
+    let mut serves = Supervisor::with_worker();
+    make(&mut serves);
+    let mut spare = Supervisor::with_worker();
+    assert_eq!(spare.request(Method::Rehearse), Ok(Reply::Done));
+    make(&mut spare);
+    let key_frame = Method::RequestKeyFrame {
+        consumer: ConsumerId(1),
+    };
+    for refused in [Method::WorkerStats, Method::Rehearse, key_frame] {
+        let answer = spare.request(refused);
+        assert!(matches!(answer, Err(WorkerError::InvalidParameters(_))), "{answer:?}");
+    }
+    // What comes is for the one that serves, whichever of the two is quicker.
+    for seq in 1..20 {
+        source.send_to(address, &rtp(7, seq, b"of the one that serves"));
+        assert_eq!(&listener.receive_rtp()[12..], b"of the one that serves");
+    }
+    assert_eq!(serves.stats().packets_received, 19);
+    assert_eq!(serves.hang_up().exit, Exit::ChannelLost);
+
+    source.send_to(address, &rtp(7, 20, b"waits"));
+    // It has heard of the second producer that it is closed, and of the third one nothing.
+    let mut go_on = vec![
+        Method::RehearsalEnded,
+        Method::SetCoalescing(Coalescing {
+            window_us_max: 0,
+            spin_us_max: 0,
+            measure_residence: false,
+        }),
+    ];
+    for method in go_on.drain(..) {
+        assert_eq!(spare.request(method), Ok(Reply::Done));
+    }
+    let take_up = |room| Method::TakeUp {
+        room,
+        producers: vec![ProducerId(1), ProducerId(3)],
+        consumers: vec![ConsumerId(1), ConsumerId(3)],
+    };
+    let early = spare.request(take_up(ROOM));
+    assert!(matches!(early, Err(WorkerError::InvalidParameters(_))), "{early:?}");
+    assert_eq!(spare.request(Method::Adopt { room: ROOM, pages: 0 }), Ok(Reply::Done));
+    for (transport, remote) in [(1, from), (2, to)] {
+        assert_eq!(spare.create_transport(transport, Some(remote), &[]), Ok(Reply::Done));
+    }
+    let not_taken_up = NotTakenUp {
+        producers: vec![(ProducerId(3), WorkerError::UnknownProducer(ProducerId(3)))],
+        consumers: vec![(ConsumerId(3), WorkerError::UnknownConsumer(ConsumerId(3)))],
+    };
+    assert_eq!(spare.request(take_up(ROOM)), Ok(Reply::TakenUp(not_taken_up)));
+    assert_eq!(spare.request(Method::AdoptionEnded { room: ROOM }), Ok(Reply::Done));
+    let stats = spare.stats();
+    assert_eq!((stats.transports, stats.producers, stats.consumers), (2, 1, 1));
+    source.send_to(address, &rtp(7, 21, b"of the next one"));
+    assert!([b"waits", &b"of the next one"[..]].contains(&&listener.receive_rtp()[12..]));
 }

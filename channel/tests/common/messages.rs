@@ -11,10 +11,10 @@ use weir_channel::message::{
     CreatePlainTransport, CreateProducer, CreateWebRtcTransport, Deadline, DropReason, DtlsCertificate, DtlsParameters,
     DtlsRole, DtlsState, DumpPage, Enclosed, Encoding, ExtensionUri, Fingerprint, FingerprintAlgorithm,
     HeaderExtension, Hello, Histogram, IceCredentials, IceProtocol, IceState, IceTuple, LogFilter, LogLevel, LogLine,
-    MediaKind, Message, Method, Mirror, NotRepaired, NotTakenUp, Notification, OpenSharedPorts, Page, ProducerDump, ProducerStats,
-    Profile, QuarantinedSource, Remote, Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer, Scope, StatsPage,
-    StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason, WebRtcStats,
-    WorkerError, WorkerStats,
+    MediaKind, Message, Method, Mirror, NotRepaired, NotTakenUp, Notification, OpenSharedPorts, Page, ProducerDump,
+    ProducerStats, Profile, QuarantinedSource, Remote, Reply, Request, Response, Sandbox, SandboxLack, SandboxLayer,
+    Scope, StatsPage, StreamStats, TransportDump, TransportStats, UnroutedReason, WebRtcFailure, WebRtcFailureReason,
+    WebRtcStats, WorkerError, WorkerStats,
 };
 
 const ROOM: RoomId = RoomId(7);
@@ -948,7 +948,10 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             let producers = producers.into_iter().map(ProducerId);
             Reply::TakenUp(NotTakenUp {
                 producers: producers.map(|id| (id, WorkerError::UnknownProducer(id))).collect(),
-                consumers: consumers.into_iter().map(|(id, why)| (ConsumerId(id), WorkerError::invalid(why))).collect(),
+                consumers: consumers
+                    .into_iter()
+                    .map(|(id, why)| (ConsumerId(id), WorkerError::invalid(why)))
+                    .collect(),
             })
         }),
     ]

@@ -36,6 +36,8 @@ use crate::server::workers::sockets::SharedPorts;
 use crate::server::workers::totals::Totals;
 
 use self::attached::Attached;
+pub(crate) use self::attached::to_rehearse;
+pub(crate) use self::following::Accepted;
 use self::following::Following;
 use self::forwarding::{forward, forward_all};
 use self::hearing::Allowances;
@@ -44,8 +46,6 @@ pub(crate) use self::pulse::Pulse;
 use self::pulse::ping;
 use self::restoration::Restoring;
 pub(crate) use self::restoration::{First, Inheritance, Restorations};
-pub(crate) use self::attached::to_rehearse;
-pub(crate) use self::following::Accepted;
 pub(crate) use self::timeouts::deadline_after;
 use self::timeouts::probe;
 

@@ -58,10 +58,11 @@ impl Drop for Spare {
 async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, mut wanted: oneshot::Receiver<()>) -> Option<Born> {
     loop {
         match bear(&shared, &slot).await {
-            Ok(process) => match rehearse(&shared, &slot, process, &mut wanted).await {
-                Some(process) => return process,
-                None => {}
-            },
+            Ok(process) => {
+                if let Some(process) = rehearse(&shared, &slot, process, &mut wanted).await {
+                    return process;
+                }
+            }
             Err(stillborn) => {
                 tracing::warn!(worker = slot.id().0, cause = %stillborn.cause, "the spare process of a worker did not start");
             }

@@ -193,7 +193,9 @@ impl<S: Shell> EventLoop<S> {
             let side = Side::Unconnected;
             // Of a transport that was closed meanwhile there is nothing left, or another one that is watched already.
             if let Some(socket) = self.egress.sockets.get(transport, port, side)
-                && let Err(errno) = self.poller.add(socket, Source::Socket { transport, port, side }, Interest::Read)
+                && let Err(errno) = self
+                    .poller
+                    .add(socket, Source::Socket { transport, port, side }, Interest::Read)
             {
                 debug!(%errno, "epoll_ctl");
             }

@@ -23,7 +23,7 @@ use super::event_loop::EventLoop;
 const WARM_MAX: u32 = 1 << 16;
 
 /// How far it is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Rehearsal {
     /// While it goes on: the page, which is for later.
     page: Option<Page>,
@@ -42,17 +42,6 @@ pub(super) enum Laid {
     WebRtc(IceSockets),
     /// They are the worker's, or closed already.
     Nothing,
-}
-
-impl Default for Rehearsal {
-    fn default() -> Self {
-        Self {
-            page: None,
-            transports: BTreeMap::new(),
-            webrtc: 0,
-            warm: [0; 4],
-        }
-    }
 }
 
 impl Rehearsal {

@@ -164,13 +164,8 @@ impl Relay {
             // Each worker has counted anew.
             let (mut withheld, mut position, mut in_hand) = (None, None, None);
             for page in &pages[..=place] {
-<<<<<<< HEAD
                 if let Some(stream) = page.find(Table::Streams, producer.0, u64::from(flow.current))
-                    && let Some(position) = page.twin::<StreamPosition>(stream, stream::POSITION)?
-=======
-                if let Some(stream) = page.find(Table::Streams, request.producer.0, u64::from(flow.current))
                     && let Some(kept) = page.twin::<StreamPosition>(stream, stream::POSITION)?
->>>>>>> land
                 {
                     let own = kept.withheld[usize::from(flow.slot)];
                     withheld = Some(withheld.unwrap_or(0_u64).wrapping_add(own));

@@ -9,8 +9,9 @@ use std::fmt::Display;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    AUDIO_LEVELS_MAX, ConsumerDump, ConsumerStats, DumpPage, FINGERPRINTS_MAX, Histogram, Method, NotTakenUp, Notification,
-    ProducerDump, ProducerStats, Reply, Sandbox, Scope, StatsPage, TransportDump, TransportStats, WorkerError,
+    AUDIO_LEVELS_MAX, ConsumerDump, ConsumerStats, DumpPage, FINGERPRINTS_MAX, Histogram, Method, NotTakenUp,
+    Notification, ProducerDump, ProducerStats, Reply, Sandbox, Scope, StatsPage, TransportDump, TransportStats,
+    WorkerError,
 };
 use weir_channel::text::{cut, visible};
 use weir_worker::relay::limits::PAGE_ENTRIES_MAX;

@@ -37,7 +37,9 @@ impl State {
     /// The requests that make a room of its worker again in a process that has rehearsed it.
     pub(crate) fn replay_rehearsed(&self, room: RoomId) -> Vec<Replayed> {
         let entry = self.rooms.get(&room);
-        entry.map(|entry| entry.desired.replay_rehearsed(room)).unwrap_or_default()
+        entry
+            .map(|entry| entry.desired.replay_rehearsed(room))
+            .unwrap_or_default()
     }
 
     /// The room in which a request closes something, or changes what is sent to whom, if that is open.

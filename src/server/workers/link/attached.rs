@@ -46,7 +46,10 @@ impl Attached {
             }
             Self::ConnectedOf(SocketsOf::Transport(node)) => {
                 let state = lock(&node.state);
-                let sockets = state.sockets.as_ref().and_then(|held| held.downcast_ref::<WebRtcSockets>());
+                let sockets = state
+                    .sockets
+                    .as_ref()
+                    .and_then(|held| held.downcast_ref::<WebRtcSockets>());
                 match (sockets, method) {
                     (Some(sockets), Method::CreateWebRtcTransport(request)) => {
                         request.connected = sockets.connected();

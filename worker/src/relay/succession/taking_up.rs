@@ -100,8 +100,7 @@ impl Relay {
         let legacies = legacies.inspect_err(|_| self.close_producer(now, key))?;
         self.keep_new_producer(now, key, legacies);
         let transport = self.producers[key].transport;
-        self.reports
-            .schedule(now, transport, &mut self.transports[transport]);
+        self.reports.schedule(now, transport, &mut self.transports[transport]);
         self.feedback.refresh(&mut self.transports[transport], &self.producers);
         Ok(())
     }
