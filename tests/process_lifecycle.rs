@@ -191,16 +191,16 @@ async fn one_worker_for_each_cpu_is_the_default() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_port_of_a_closed_transport_is_free_at_once_although_a_spare_has_had_it_too() {
-    let mut others = std::collections::BTreeSet::new();
+    let mut others = BTreeSet::new();
     let server = loop {
-        let port = loopback::free_ports(1);
-        // Another program may have it by then.
-        assert!(others.insert(port), "no port stays free: {others:?}");
-        let only_one = Settings {
-            rtc_ports: PortRange::new(port, port).unwrap(),
+        let port = loopback::free_ports(2);
+        // RTP has one, RTCP the other; another program may have them by then.
+        assert!(others.insert(port), "no ports stay free: {others:?}");
+        let only_two = Settings {
+            rtc_ports: PortRange::new(port, port + 1).unwrap(),
             ..settings(1)
         };
-        if let Ok(server) = Server::start(only_one).await {
+        if let Ok(server) = Server::start(only_two).await {
             break server;
         }
     };

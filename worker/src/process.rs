@@ -14,6 +14,7 @@ mod ended;
 pub mod event_loop;
 mod ground;
 mod probe;
+mod receive;
 mod rehearsal;
 mod shared_ports;
 mod sieve;
