@@ -232,13 +232,15 @@ pub enum Method {
     /// kept. Takes the methods that are [rehearsed](Method::is_rehearsed). Descriptors come with those that make transports, but for
     /// sockets that are connected to a peer; with none, it is closed already.
     Rehearse,
-    /// The process's time has come. Its rooms follow, each from [`Method::Adopt`] on: the transports are asked for again, with what descriptors
-    /// have not come before; producers and consumers are not, but [taken up](Method::TakeUp).
+    /// The process's time has come. Its rooms follow, each from [`Method::Adopt`] on: WebRTC transports are asked for again, with what descriptors
+    /// have not come before; all else is [taken up](Method::TakeUp).
     RehearsalEnded,
-    /// After the transports of a room that was rehearsed, all producers and consumers that the room is to have: each continues what the pages say
-    /// of it. What was rehearsed and stands neither here nor was asked for is closed. Answered by [`Reply::TakenUp`].
+    /// After the WebRTC transports of a room that was rehearsed, all plain transports, producers and consumers that the room is to have: each
+    /// continues what the pages say of it. What was rehearsed and stands neither here nor was asked for is closed. Answered by
+    /// [`Reply::TakenUp`].
     TakeUp {
         room: RoomId,
+        transports: Vec<TransportId>,
         producers: Vec<ProducerId>,
         consumers: Vec<ConsumerId>,
     },
@@ -389,9 +391,11 @@ pub enum Reply {
 /// What a worker could not take up of a room, and has not got any more, each with the reason.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct NotTakenUp {
-    /// Producers.
+    /// Plain transports.
+    pub transports: Vec<(TransportId, WorkerError)>,
+    /// Producers; also those of these transports.
     pub producers: Vec<(ProducerId, WorkerError)>,
-    /// Consumers; also those of these producers.
+    /// Consumers; also those of these transports and producers.
     pub consumers: Vec<(ConsumerId, WorkerError)>,
 }
 

@@ -680,16 +680,15 @@ fn a_process_that_rehearses_touches_nothing_and_then_goes_on() {
     }
     let take_up = |room| Method::TakeUp {
         room,
+        transports: [1, 2, 3].map(TransportId).into(),
         producers: vec![ProducerId(1), ProducerId(3)],
         consumers: vec![ConsumerId(1), ConsumerId(3)],
     };
     let early = spare.request(take_up(ROOM));
     assert!(matches!(early, Err(WorkerError::InvalidParameters(_))), "{early:?}");
     assert_eq!(spare.request(Method::Adopt { room: ROOM, pages: 0 }), Ok(Reply::Done));
-    for (transport, remote) in [(1, from), (2, to)] {
-        assert_eq!(spare.create_transport(transport, Some(remote), &[]), Ok(Reply::Done));
-    }
     let not_taken_up = NotTakenUp {
+        transports: vec![(TransportId(3), WorkerError::UnknownTransport(TransportId(3)))],
         producers: vec![(ProducerId(3), WorkerError::UnknownProducer(ProducerId(3)))],
         consumers: vec![(ConsumerId(3), WorkerError::UnknownConsumer(ConsumerId(3)))],
     };

@@ -294,6 +294,7 @@ pub(crate) fn methods() -> Vec<Method> {
         Method::RehearsalEnded,
         Method::TakeUp {
             room: ROOM,
+            transports: vec![TRANSPORT],
             producers: vec![PRODUCER],
             consumers: vec![CONSUMER],
         },
@@ -472,6 +473,7 @@ pub(crate) fn replies() -> Vec<Reply> {
             next: None,
         }),
         Reply::TakenUp(NotTakenUp {
+            transports: vec![(TRANSPORT, WorkerError::UnknownTransport(TRANSPORT))],
             producers: vec![(PRODUCER, WorkerError::UnknownProducer(PRODUCER))],
             consumers: vec![(CONSUMER, WorkerError::invalid("its last number sent again is none"))],
         }),
@@ -793,11 +795,14 @@ fn any_method() -> impl Strategy<Value = Method> {
         1 => number().prop_map(|id| Method::CloseRouter { room: RoomId(id) }),
         1 => (number(), any::<u8>()).prop_map(|(id, pages)| Method::Adopt { room: RoomId(id), pages }),
         1 => proptest::sample::select(vec![Method::UsePollers, Method::Rehearse, Method::RehearsalEnded]),
-        1 => (number(), vec(number(), 0..4), vec(number(), 0..4)).prop_map(|(room, producers, consumers)| Method::TakeUp {
-            room: RoomId(room),
-            producers: producers.into_iter().map(ProducerId).collect(),
-            consumers: consumers.into_iter().map(ConsumerId).collect(),
-        }),
+        1 => (number(), vec(number(), 0..4), vec(number(), 0..4), vec(number(), 0..4)).prop_map(
+            |(room, transports, producers, consumers)| Method::TakeUp {
+                room: RoomId(room),
+                transports: transports.into_iter().map(TransportId).collect(),
+                producers: producers.into_iter().map(ProducerId).collect(),
+                consumers: consumers.into_iter().map(ConsumerId).collect(),
+            }
+        ),
         1 => number().prop_map(|id| Method::AdoptionEnded { room: RoomId(id) }),
         1 => number().prop_map(|id| Method::DropWaiting { room: RoomId(id) }),
         1 => vec((any::<std::net::IpAddr>(), option::of(any::<u16>())), 0..4).prop_map(|sources| {
@@ -947,6 +952,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
         (vec(number(), 0..3), vec((number(), text()), 0..3)).prop_map(|(producers, consumers)| {
             let producers = producers.into_iter().map(ProducerId);
             Reply::TakenUp(NotTakenUp {
+                transports: Vec::new(),
                 producers: producers.map(|id| (id, WorkerError::UnknownProducer(id))).collect(),
                 consumers: consumers
                     .into_iter()

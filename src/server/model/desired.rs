@@ -109,20 +109,28 @@ impl DesiredRoom {
         transports.chain(producers.chain(consumers).map(Replayed::from))
     }
 
-    /// The requests that make what is in the room in a process that has rehearsed it, up to the last one.
+    /// The requests that make what is in the room in a process that has rehearsed it.
     pub(crate) fn replay_rehearsed(&self, room: RoomId) -> Vec<Replayed> {
-        let transports = self.transports.values().flat_map(DesiredTransport::replay);
-        let is_wanted = |replayed: &Replayed| {
-            let makes_transport = replayed.method.creates_in().is_some();
-            makes_transport || !replayed.method.is_rehearsed()
-        };
+        let (mut replayed, mut plain) = (Vec::new(), Vec::new());
+        for (id, transport) in &self.transports {
+            match transport.request {
+                Method::CreateWebRtcTransport(_) => {
+                    let is_wanted = |method: &Method| method.creates_in().is_some() || !method.is_rehearsed();
+                    replayed.extend(transport.make().filter(|made| is_wanted(&made.method)));
+                }
+                _ => plain.push(*id),
+            }
+        }
         let enabled = self.consumers.iter().filter(|(_, consumer)| consumer.request.is_some());
         let taken_up = Method::TakeUp {
             room,
+            transports: plain,
             producers: self.producers.keys().copied().collect(),
             consumers: enabled.map(|(id, _)| *id).collect(),
         };
-        transports.filter(is_wanted).chain([taken_up.into()]).collect()
+        replayed.push(taken_up.into());
+        replayed.extend(self.transports.values().filter_map(DesiredTransport::mirror));
+        replayed
     }
 
     /// How many consumers a worker knows.
@@ -323,6 +331,11 @@ impl DesiredRoom {
 
 impl DesiredTransport {
     fn replay(&self) -> impl Iterator<Item = Replayed> + '_ {
+        self.make().chain(self.mirror())
+    }
+
+    /// The requests that make it, but for its mirror.
+    fn make(&self) -> impl Iterator<Item = Replayed> + '_ {
         let transport = self.node.id;
         let state = lock(&self.node.state);
         let mut created = self.request.clone();
@@ -346,21 +359,24 @@ impl DesiredTransport {
             transport,
             bitrate_bps: Some(bitrate),
         });
-        let mirror = state.mirror.as_ref().map(|outlet| Method::StartMirroring {
-            transport,
-            mirror: outlet.mirror,
-        });
-        let node = || Arc::clone(&self.node);
         let created = Replayed {
             method: created,
-            sockets: SocketsOf::Transport(node()),
+            sockets: SocketsOf::Transport(Arc::clone(&self.node)),
         };
-        let mirror = mirror.map(|method| Replayed {
-            method,
-            sockets: SocketsOf::Mirror(node()),
-        });
         let told = [ice, dtls, limit].into_iter().flatten().map(Replayed::from);
-        [created].into_iter().chain(told).chain(mirror)
+        [created].into_iter().chain(told)
+    }
+
+    fn mirror(&self) -> Option<Replayed> {
+        let state = lock(&self.node.state);
+        let outlet = state.mirror.as_ref()?;
+        Some(Replayed {
+            method: Method::StartMirroring {
+                transport: self.node.id,
+                mirror: outlet.mirror,
+            },
+            sockets: SocketsOf::Mirror(Arc::clone(&self.node)),
+        })
     }
 }
 

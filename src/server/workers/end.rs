@@ -1,5 +1,6 @@
 //! How a worker process ends, and what its end says.
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -11,17 +12,22 @@ use weir_worker::exit::Exit;
 
 use crate::server::model::error::DeathCause;
 use crate::server::workers::body::Body;
+#[cfg(test)]
+use crate::server::workers::simulated;
 
 /// A worker whose channel has ended is given this long to exit by itself, so that its exit code is known; and one that has
 /// exited, for its last words.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(1);
 
-/// Ends a process, if it has not ended, and reaps it. `cause` is why it has to end; `None` when it is about to exit by
-/// itself, and its exit tells why.
+/// Ends a process, if it has not ended, and reaps it; one that is dying already, and has no memory any more, may be left to be reaped
+/// later. `cause` is why it has to end; `None` when it is about to exit by itself, and its exit tells why.
 pub(crate) async fn end(child: &mut Body, cause: Option<DeathCause>) -> DeathCause {
     let (grace, cause) = match cause {
         Some(cause) => (Duration::ZERO, cause),
-        None => (EXIT_GRACE, DeathCause::ChannelClosed),
+        None => match child.id().and_then(exit_of_dying) {
+            Some(status) => return exited(Ok(status)),
+            None => (EXIT_GRACE, DeathCause::ChannelClosed),
+        },
     };
     // A process that has exited already tells its own cause, whatever made us look.
     let status = match timeout(grace, child.wait()).await {
@@ -41,6 +47,29 @@ pub(crate) async fn end(child: &mut Body, cause: Option<DeathCause>) -> DeathCau
         tracing::error!(%error, "a worker process cannot be waited for");
     }
     cause
+}
+
+/// How a process has ended whose descriptors the kernel is still closing, which takes milliseconds if it had thousands: its memory is gone, so
+/// it changes nothing any more. `None`: it is not that far, or nobody may know it yet.
+fn exit_of_dying(pid: u32) -> Option<ExitStatus> {
+    #[cfg(test)]
+    if simulated::now_ns().is_some() {
+        return None;
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    exit_in(&stat)
+}
+
+/// As [`exit_of_dying`], by what proc_pid_stat(5) describes.
+fn exit_in(stat: &str) -> Option<ExitStatus> {
+    const FIRST_AFTER_NAME: usize = 3;
+    const VIRTUAL_BYTES: usize = 23;
+    // As waitpid(2) gives it; 0 for those who may not know.
+    const EXIT_CODE: usize = 52;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let field = |number: usize| after_name.split_ascii_whitespace().nth(number - FIRST_AFTER_NAME);
+    let code = field(EXIT_CODE)?.parse().ok()?;
+    (field(VIRTUAL_BYTES) == Some("0") && code != 0).then(|| ExitStatus::from_raw(code))
 }
 
 /// What the end of a channel says about the worker; `None` when it only says that the worker is going.
@@ -83,4 +112,25 @@ pub(crate) fn exited(status: std::io::Result<ExitStatus>) -> DeathCause {
 
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_memory_has_ended_as_it_says() {
+        let stat = |bytes: u64, code: i32| {
+            let before = "7 (a) worker) Z 1 7 7 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 100";
+            format!("{before} {bytes} 0 0{} {code}", " 0".repeat(26))
+        };
+        let how = |stat: &str| exit_in(stat).map(|status| (status.code(), status.signal()));
+        assert_eq!(how(&stat(0, 9)), Some((None, Some(9))));
+        assert_eq!(how(&stat(0, 101 << 8)), Some((Some(101), None)));
+        assert_eq!(how(&stat(4_096, 9)), None, "it may still write");
+        assert_eq!(how(&stat(0, 0)), None, "or it is not for us to know");
+        assert_eq!((how(""), how("7 (weir) Z 1")), (None, None));
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        assert_eq!(how(&own), None, "{own}");
+    }
 }

@@ -425,7 +425,9 @@ impl Queue {
 /// How much an answer says is lost.
 fn lost_of(outcome: &Result<Reply, Error>) -> u64 {
     match outcome {
-        Ok(Reply::TakenUp(not_taken_up)) => (not_taken_up.producers.len() + not_taken_up.consumers.len()) as u64,
+        Ok(Reply::TakenUp(others)) => {
+            (others.transports.len() + others.producers.len() + others.consumers.len()) as u64
+        }
         Ok(_) => 0,
         Err(_) => 1,
     }

@@ -154,6 +154,8 @@ async fn watch(shared: Arc<Shared>, slot: Arc<Slot>, ready: oneshot::Sender<Resu
             true => {
                 let link = estate.conversation.take().map(|(link, _)| link);
                 estate.inheritance = None;
+                // If there is one, it has rehearsed what nobody has any more.
+                estate.spare = None;
                 estate.pollers = None;
                 bury(&shared, &slot, link.as_deref(), life, Some(wait));
             }
@@ -347,6 +349,8 @@ async fn live(
             listener.abort();
         }
     });
+    // It may be dying still.
+    tokio::spawn(async move { child.wait().await });
     estate.pollers = pollers;
     slot.totals().on_death(its_page.as_deref());
     let first_death = estate.inheritance.take().filter(|_| served.is_none());

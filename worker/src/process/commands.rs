@@ -20,7 +20,6 @@ use crate::relay::sink::{Sink as _, TransportIx};
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
-use super::rehearsal::Laid;
 
 /// How often it is kept what was counted of everything together.
 const TOTALS_INTERVAL: Duration = Duration::from_secs(1);
@@ -100,9 +99,10 @@ impl<S: Shell> EventLoop<S> {
             Method::Rehearse => self.rehearse(),
             Method::TakeUp {
                 room,
+                transports,
                 producers,
                 consumers,
-            } => self.take_up(now, *room, producers, consumers),
+            } => self.take_up(now, *room, transports, (producers, consumers)),
             Method::SetQuarantine(sources) => self.sieve.set_quarantine(sources),
             Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
             Method::Shutdown => {
@@ -110,6 +110,7 @@ impl<S: Shell> EventLoop<S> {
                 Ok(Reply::Done)
             }
             _ => {
+                self.put_away(method);
                 let mut reply = self.relay.handle_command(now, method)?;
                 match &mut reply {
                     Reply::Stats(page) => page.transports.iter_mut().for_each(|stats| self.complete(stats)),
@@ -134,39 +135,39 @@ impl<S: Shell> EventLoop<S> {
         descriptors: Vec<OwnedFd>,
     ) -> Result<Reply, WorkerError> {
         let is_adopted = self.adoptions.contains(request.room);
-        let laid = self.rehearsal.claim(request.transport);
-        let is_rehearsed = laid.is_some();
-        let sockets = match laid {
-            Some(Laid::Plain(sockets)) if descriptors.is_empty() => Ok(sockets),
-            _ if is_adopted => TransportSockets::take_over(descriptors, request.rtcp_mux),
-            _ => TransportSockets::adopt(descriptors, request.rtcp_mux),
+        let sockets = match is_adopted {
+            true => TransportSockets::take_over(descriptors, request.rtcp_mux)?,
+            false => TransportSockets::adopt(descriptors, request.rtcp_mux)?,
         };
-        let sockets = sockets.inspect_err(|_| {
-            if is_rehearsed {
-                self.give_up_rehearsed(now, request.transport);
-            }
-        })?;
-        self.make_in_relay(now, method, (request.room, request.transport), is_rehearsed)?;
-        let index = self.index_of(request.transport)?;
-        let counted = self.relay.socket_counts_left(now, request.room, request.transport);
+        let reply = self.relay.handle_command(now, method)?;
+        self.use_sockets(now, (request.room, request.transport), sockets, request.remote)?;
+        Ok(reply)
+    }
+
+    /// Has a plain transport that the relay has just made, or taken up, use its sockets. If that fails, it is closed.
+    pub(super) fn use_sockets(
+        &mut self,
+        now: Time,
+        (room, transport): (RoomId, TransportId),
+        sockets: TransportSockets,
+        remote: Option<Remote>,
+    ) -> Result<(), WorkerError> {
+        let index = self.index_of(transport)?;
+        let counted = self.relay.socket_counts_left(now, room, transport);
         // What was learned is in the page of the worker before.
-        let remote = self.relay.remote_of(index).or(request.remote);
-        let registered = self.register(request.room, index, sockets);
+        let remote = self.relay.remote_of(index).or(remote);
+        let registered = self.register(room, index, sockets);
         self.go_on_counting(index, counted);
-        let result = registered.and_then(|()| match (remote, is_adopted) {
+        let result = registered.and_then(|()| match (remote, self.adoptions.contains(room)) {
             (remote, true) => self.egress.sockets.resume(index, remote),
             (Some(remote), false) => self.egress.sockets.connect(index, remote),
             (None, false) => Ok(()),
         });
-        if let Err(error) = result {
-            let close = Method::CloseTransport {
-                transport: request.transport,
-            };
+        if result.is_err() {
             // It exists, so it can be closed; that closes its sockets too.
-            let _ = self.relay.handle_command(now, &close);
-            return Err(error);
+            let _ = self.relay.handle_command(now, &Method::CloseTransport { transport });
         }
-        Ok(Reply::Done)
+        result
     }
 
     /// Puts a new transport's sockets into the table, and watches them.

@@ -7,7 +7,7 @@ use std::mem::replace;
 use std::os::fd::OwnedFd;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{Method, Reply, WorkerError};
+use weir_channel::message::{Method, NotTakenUp, Reply, WorkerError};
 
 use crate::net::shell::Shell;
 use crate::net::sockets::{IceSockets, TransportSockets};
@@ -123,19 +123,26 @@ impl<S: Shell> EventLoop<S> {
         }
     }
 
+    /// What a request closes needs no sockets any more.
+    pub(super) fn put_away(&mut self, method: &Method) {
+        let laid = &mut self.rehearsal.transports;
+        match method {
+            Method::CloseRouter { room } => {
+                for transport in self.relay.transports_of(*room) {
+                    laid.remove(&transport);
+                }
+            }
+            Method::CloseTransport { transport } => _ = laid.remove(transport),
+            _ => {}
+        }
+    }
+
     fn make_rehearsed(&mut self, now: Time, method: &Method, laid: Laid) -> Result<Reply, WorkerError> {
-        let leave: Vec<_> = match method {
-            Method::CloseRouter { room } => self.relay.transports_of(*room).collect(),
-            Method::CloseTransport { transport } => vec![*transport],
-            _ => Vec::new(),
-        };
+        self.put_away(method);
         let reply = self.relay.handle_command(now, method)?;
         self.rehearsal.webrtc += u64::from(matches!(method, Method::CreateWebRtcTransport(_)));
         self.warm_page();
         let transports = &mut self.rehearsal.transports;
-        for transport in leave {
-            transports.remove(&transport);
-        }
         match method {
             Method::CreatePlainTransport(request) => _ = transports.insert(request.transport, laid),
             Method::CreateWebRtcTransport(request) => _ = transports.insert(request.transport, laid),
@@ -163,47 +170,54 @@ impl<S: Shell> EventLoop<S> {
         }
     }
 
-    /// Makes the relay's part of a transport, or takes up the one that is there since the rehearsal.
-    pub(super) fn make_in_relay(
-        &mut self,
-        now: Time,
-        method: &Method,
-        (room, transport): (RoomId, TransportId),
-        is_rehearsed: bool,
-    ) -> Result<(), WorkerError> {
-        match is_rehearsed {
-            true => self.relay.take_up_transport(now, room, transport),
-            false => self.relay.handle_command(now, method).map(drop),
-        }
-    }
-
     /// A transport could not be taken up. What of it is there since the rehearsal is closed.
     pub(super) fn give_up_rehearsed(&mut self, now: Time, transport: TransportId) {
         // It may be closed already.
         let _ = self.relay.handle_command(now, &Method::CloseTransport { transport });
     }
 
-    /// Takes up what is on a room's transports.
+    /// Takes up what was rehearsed of a room.
     pub(super) fn take_up(
         &mut self,
         now: Time,
         room: RoomId,
-        producers: &[ProducerId],
-        consumers: &[ConsumerId],
+        transports: &[TransportId],
+        (producers, consumers): (&[ProducerId], &[ConsumerId]),
     ) -> Result<Reply, WorkerError> {
         if !self.adoptions.contains(room) {
             return Err(WorkerError::invalid(format!("{room} is not being adopted")));
         }
-        let unclaimed = &mut self.rehearsal.transports;
-        let transports = self.relay.transports_of(room);
-        let unclaimed: Vec<_> = transports
-            .filter(|transport| unclaimed.remove(transport).is_some())
-            .collect();
+        let mut others = Vec::new();
+        for transport in transports {
+            if let Err(error) = self.take_up_plain(now, room, *transport) {
+                others.push((*transport, error));
+            }
+        }
+        let laid = &mut self.rehearsal.transports;
+        let unclaimed = self.relay.transports_of(room);
+        let unclaimed: Vec<_> = unclaimed.filter(|transport| laid.remove(transport).is_some()).collect();
         for transport in unclaimed {
             self.relay.handle_command(now, &Method::CloseTransport { transport })?;
         }
-        let not_taken_up = self.relay.take_up(now, room, producers, consumers)?;
+        let not_taken_up = NotTakenUp {
+            transports: others,
+            ..self.relay.take_up(now, room, producers, consumers)?
+        };
         Ok(Reply::TakenUp(not_taken_up))
+    }
+
+    fn take_up_plain(&mut self, now: Time, room: RoomId, transport: TransportId) -> Result<(), WorkerError> {
+        match self.rehearsal.claim(transport) {
+            Some(Laid::Plain(sockets)) => {
+                self.relay.take_up_transport(now, room, transport)?;
+                self.use_sockets(now, (room, transport), sockets, None)
+            }
+            Some(Laid::WebRtc(_) | Laid::Nothing) => {
+                self.give_up_rehearsed(now, transport);
+                Err(WorkerError::descriptors(2, 0))
+            }
+            None => Err(WorkerError::UnknownTransport(transport)),
+        }
     }
 
     /// What the relay wants done in a rehearsal is done by nobody.

@@ -9,9 +9,8 @@ use std::fmt::Display;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
-    AUDIO_LEVELS_MAX, ConsumerDump, ConsumerStats, DumpPage, FINGERPRINTS_MAX, Histogram, Method, NotTakenUp,
-    Notification, ProducerDump, ProducerStats, Reply, Sandbox, Scope, StatsPage, TransportDump, TransportStats,
-    WorkerError,
+    AUDIO_LEVELS_MAX, ConsumerDump, ConsumerStats, DumpPage, FINGERPRINTS_MAX, Histogram, Method, Notification,
+    ProducerDump, ProducerStats, Reply, Sandbox, Scope, StatsPage, TransportDump, TransportStats, WorkerError,
 };
 use weir_channel::text::{cut, visible};
 use weir_worker::relay::limits::PAGE_ENTRIES_MAX;
@@ -111,16 +110,16 @@ impl State {
             }
             (
                 Method::TakeUp {
-                    producers, consumers, ..
+                    transports,
+                    producers,
+                    consumers,
+                    ..
                 },
-                Reply::TakenUp(not_taken_up),
+                Reply::TakenUp(others),
             ) => {
-                let NotTakenUp {
-                    producers: other_producers,
-                    consumers: other_consumers,
-                } = not_taken_up;
-                check_among(producers, other_producers)?;
-                check_among(consumers, other_consumers)
+                check_among(transports, &mut others.transports)?;
+                check_among(producers, &mut others.producers)?;
+                check_among(consumers, &mut others.consumers)
             }
             (Method::TakeUp { .. }, _) => Err("it was asked to take up a room, and answered something else".to_owned()),
             // Whoever has asked is told that the answer belongs to another question.

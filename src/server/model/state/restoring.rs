@@ -81,6 +81,9 @@ impl State {
             Ok(reply) => {
                 self.note_restored(method, &reply);
                 if let Reply::TakenUp(not_taken_up) = &reply {
+                    for (transport, error) in &not_taken_up.transports {
+                        self.close_not_restored(Object::Transport(*transport), error);
+                    }
                     for (producer, error) in &not_taken_up.producers {
                         self.close_not_restored(Object::Producer(*producer), error);
                     }

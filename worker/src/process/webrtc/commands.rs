@@ -92,7 +92,11 @@ impl<S: Shell> EventLoop<S> {
         let mut entry = TransportEntry::new(request.transport, transport, kept);
         entry.failures = failures;
         // It is in the page before the relay's own part is: whatever is there of that without it was too much for the page.
-        if let Err(error) = self.make_in_relay(now, method, (request.room, request.transport), is_rehearsed) {
+        let made = match is_rehearsed {
+            true => self.relay.take_up_transport(now, request.room, request.transport),
+            false => self.relay.handle_command(now, method).map(drop),
+        };
+        if let Err(error) = made {
             entry.kept.forget(self.relay.page_mut());
             return Err(error);
         }
