@@ -18,6 +18,16 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// Waits until there is none. A death may be told while the kernel is still closing what the process had.
+pub(crate) async fn gone(pid: u32) {
+    soon(async {
+        while is_alive(pid) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// A process's open descriptors, and what each is.
 pub(crate) fn descriptors(pid: u32) -> BTreeMap<u32, String> {
     let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use tracing::info;
-use weir_channel::message::Notification;
+use weir_channel::message::{Method, Notification};
 
 use crate::exit::Exit;
 use crate::net::poll::{Interest, Source};
@@ -37,13 +37,25 @@ impl<S: Shell> EventLoop<S> {
         };
         let allowed = least + elapsed_us.saturating_mul(REQUESTS_PER_MS) / 1_000;
         self.requests_served = now;
-        for _ in 0..allowed.min(REQUESTS_PER_MS * 100) {
+        let mut done = 0;
+        while done < allowed.min(REQUESTS_PER_MS * 100) {
             let Some((request, descriptors)) = self.endpoint.poll_request()? else {
                 break;
             };
+            // Who is in a room that is there now gets something before the next one is made.
+            let is_room_there = matches!(request.method, Method::AdoptionEnded { .. });
+            done += match &request.method {
+                Method::TakeUp {
+                    transports,
+                    producers,
+                    consumers,
+                    ..
+                } => (transports.len() + producers.len() + consumers.len()) as u64,
+                _ => 1,
+            };
             let response = self.handle_request(now, request, descriptors);
             self.endpoint.push_response(response)?;
-            if self.is_leaving {
+            if self.is_leaving || is_room_there {
                 break;
             }
         }

@@ -54,6 +54,9 @@ pub(super) const EVENTS_MAX: usize = 1_024;
 /// a turn beside relaying (a wait, the channel) is about 2 µs, so 500 µs spread it thin.
 const MEDIA_TURN_MAX: Duration = Duration::from_micros(500);
 
+/// The same while rooms are adopted, one in each turn: enough for what has waited for the last one.
+const MEDIA_TURN_MAX_ADOPTING: Duration = Duration::from_millis(2);
+
 /// So much time of a turn is for sockets at which anybody is heard; at least one is read. A fifth of what a busy turn takes, and more than
 /// what those who come need.
 const OPEN_TURN_MAX: Duration = Duration::from_micros(125);
@@ -332,11 +335,15 @@ impl<S: Shell> EventLoop<S> {
 
     /// Reads the sockets that are ready, and relays what they bring, until time is up. Returns what time it is then.
     fn serve_sockets(&mut self, began: Time) -> Time {
+        let most = match self.adoptions.is_empty() {
+            true => MEDIA_TURN_MAX,
+            false => MEDIA_TURN_MAX_ADOPTING,
+        };
         let mut now = began;
         while let Some(event) = self.ready.get(self.next_ready).copied() {
             self.next_ready += 1;
             now = self.serve_socket(now, event);
-            if now.since(began) > MEDIA_TURN_MAX {
+            if now.since(began) > most {
                 break;
             }
         }
