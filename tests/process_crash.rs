@@ -293,15 +293,6 @@ async fn spare_of(worker: u32) -> u32 {
     .await
 }
 
-async fn gone(pid: u32) {
-    soon(async {
-        while is_alive(pid) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
 /// A program that is no worker.
 fn script(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join("not-a-worker");
