@@ -9,6 +9,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::RwLock;
 
 use serde_json::Value;
 
@@ -21,6 +22,9 @@ const ELSEWHERE_6: &str = "2001:db8::1";
 /// Where everything else would be, if there were anything: Firefox uses addresses only that lead somewhere.
 const BEYOND: &str = "192.0.2.2";
 const BEYOND_6: &str = "2001:db8::2";
+
+/// Held by tests that can be beside others, and by one that cannot.
+static ALONE: RwLock<()> = RwLock::new(());
 
 /// Where a program is.
 fn program(name: &str) -> String {
@@ -69,6 +73,7 @@ fn play(mut command: Command, options: &[&str], scenarios_min: u64) {
 #[test]
 #[ignore = "needs Chromium and Node.js"]
 fn people_in_chromium_meet_on_the_demo_page() {
+    let _beside = ALONE.read();
     play(Command::new("env"), &["--at-once", "2"], 34);
 }
 
@@ -88,6 +93,7 @@ fn elsewhere() -> Command {
 #[test]
 #[ignore = "needs Chromium, Firefox and Node.js"]
 fn people_in_firefox_meet_those_in_chromium() {
+    let _beside = ALONE.read();
     play(elsewhere(), &["--at-once", "2"], 4);
 }
 
@@ -95,6 +101,7 @@ fn people_in_firefox_meet_those_in_chromium() {
 #[test]
 #[ignore = "needs Chromium, Firefox, Node.js and nft"]
 fn people_in_both_meet_where_some_ways_do_not_lead_back() {
+    let _beside = ALONE.read();
     program("nft");
     play(elsewhere(), &["--media6", ELSEWHERE_6], 4);
 }
@@ -103,6 +110,7 @@ fn people_in_both_meet_where_some_ways_do_not_lead_back() {
 #[test]
 #[ignore = "needs Chromium, Firefox, Node.js and nft"]
 fn both_shake_hands_a_hundred_times_of_a_hundred_where_a_fifth_is_lost() {
+    let _beside = ALONE.read();
     program("nft");
     let only = "lossesInHandshakesOfChromium,lossesInHandshakesOfFirefox";
     play(elsewhere(), &["--media6", ELSEWHERE_6, "--only", only], 2);
@@ -112,6 +120,8 @@ fn both_shake_hands_a_hundred_times_of_a_hundred_where_a_fifth_is_lost() {
 #[test]
 #[ignore = "needs Chromium, Firefox and Node.js"]
 fn people_in_both_notice_nothing_when_their_worker_is_killed() {
+    // Deaths of a worker beside browsers that need all of both CPUs make others give up that have nothing to do with it.
+    let _alone = ALONE.write();
     let only = "deathsOverUdp,deathsOverTcp,deathsOverOnePort";
     play(elsewhere(), &["--only", only], 3);
 }
