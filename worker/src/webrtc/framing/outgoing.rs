@@ -226,6 +226,8 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -370,7 +372,7 @@ mod tests {
         /// Whatever is written when, in whatever parts: the peer gets what was pushed, and at each moment a successor would know what
         /// is missing.
         #[test]
-        fn streams_come_whole(steps in proptest::collection::vec((0_usize..1_500, 0_usize..4_000), 1..60)) {
+        fn streams_come_whole(steps in proptest::collection::vec((0_usize..1_500, prop_oneof![1 => Just(0), 8 => 1_usize..4_000]), 1..60)) {
             let (mut outgoing, mut stream, mut pushed) = (Outgoing::new(), Stream::default(), Vec::new());
             for (number, (len, room)) in (0_u8..).zip(steps) {
                 let packet = vec![number; len + 1];
@@ -378,13 +380,14 @@ mod tests {
                     pushed.push(packet);
                 }
                 stream.write(&mut outgoing, room);
-                let ends: Vec<usize> = pushed.iter().scan(0, |end, packet| {
+                // Where no frame is begun: at the beginning, and where each ends.
+                let mut ends = iter::once(0).chain(pushed.iter().scan(0, |end, packet| {
                     *end += 2 + packet.len();
                     Some(*end)
-                }).collect();
-                let end = ends.into_iter().find(|end| *end >= stream.taken.len()).unwrap_or(0);
+                }));
+                let end = ends.find(|end| *end >= stream.taken.len()).unwrap();
                 let missing = missing(&stream.noted, stream.written());
-                prop_assert_eq!(missing, end.saturating_sub(stream.taken.len()));
+                prop_assert_eq!(missing, end - stream.taken.len());
             }
             while !outgoing.is_empty() {
                 stream.write(&mut outgoing, usize::MAX);
