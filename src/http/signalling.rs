@@ -231,6 +231,11 @@ impl Signalling {
         sessions.of_peer(peer.room().id(), peer.name()).is_some()
     }
 
+    /// How many clients are connected.
+    pub(super) fn connected(&self) -> usize {
+        self.options.clients.saturating_sub(self.slots.available_permits())
+    }
+
     /// What clients must know; `None`: nothing.
     pub(super) fn token(&self) -> Option<&AccessToken> {
         self.options.token.as_ref()

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::event_log::EventLog;
+use super::metrics::Metrics;
 use super::signalling::{Signalling, SignallingOptions};
 use super::whip::{Whip, WhipOptions};
 use crate::server::wall_clock_ms;
@@ -31,6 +32,8 @@ pub struct ControlOptions {
     pub signalling: SignallingOptions,
     /// How publishers and players are served that speak WHIP and WHEP.
     pub whip: WhipOptions,
+    /// Where it is told to monitoring systems.
+    pub metrics: Metrics,
 }
 
 impl Default for ControlOptions {
@@ -41,6 +44,7 @@ impl Default for ControlOptions {
             on_log_settings: None,
             signalling: SignallingOptions::default(),
             whip: WhipOptions::default(),
+            metrics: Metrics::default(),
         }
     }
 }
