@@ -7,6 +7,7 @@ mod load;
 mod measuring;
 mod palette;
 mod serve;
+mod token;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Command a running server
     Ctl(Box<ctl::CtlArgs>),
+    /// Make access tokens and the keys that they are signed with
+    Token(token::TokenArgs),
     /// Relay recorded media through real workers, pause, resume and switch it, and check every packet
     Demo(demo::DemoArgs),
     /// Measure the relay's speed, compared with the kernel alone
@@ -40,6 +43,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(&Self::command()),
             Command::Ctl(ctl) => ctl.run(Self::command()),
+            Command::Token(token) => token.run(),
             Command::Demo(demo) => demo.run(),
             Command::Load(load) => load.run(),
             Command::Chaos(chaos) => chaos.run(),

@@ -29,7 +29,7 @@ pub(crate) use self::fan_out::FanOut;
 pub(crate) use self::outgoing::consumer_json;
 pub use self::plain_remotes::PlainRemotes;
 #[cfg(feature = "http")]
-pub(crate) use self::room::RoomAnswer;
+pub(crate) use self::room::{Grants, RoomAnswer};
 pub use self::room::RoomResponse;
 
 use std::sync::Mutex;
