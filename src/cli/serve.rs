@@ -158,11 +158,12 @@ async fn serve(
         }
     };
     let (close, closing) = watch::channel(false);
+    let webhooks = access.webhooks;
     let options = ControlOptions {
         on_log_settings: Some(Arc::new(move |settings| log.set(settings))),
         signalling: access.signalling,
         whip: access.whip,
-        webhooks: access.webhooks.clone(),
+        webhooks: webhooks.clone(),
         ..ControlOptions::default()
     };
     let app = http::app(server.clone(), options);
@@ -196,7 +197,7 @@ async fn serve(
     // Streams of events end after the server's last event, so the server closes first.
     let closed = async {
         server.close().await;
-        access.webhooks.finish(CLIENTS_MARGIN).await;
+        webhooks.finish(CLIENTS_MARGIN).await;
         for also in [serving_tcp, serving_demo].into_iter().flatten() {
             also.await?;
         }

@@ -278,7 +278,11 @@ async fn connect(url: &WebhookUrl) -> Result<Connection, String> {
         return speak(stream).await;
     }
     let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
-    let stream = tls()?.connect(name, stream).await.map_err(|error| error.to_string())?;
+    // It reads files.
+    let tls = tokio::task::spawn_blocking(tls)
+        .await
+        .map_err(|error| error.to_string())?;
+    let stream = tls?.connect(name, stream).await.map_err(|error| error.to_string())?;
     speak(stream).await
 }
 

@@ -5,7 +5,7 @@
 //! Events go out one after the other, in their order. Nothing else of the server waits for them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,7 @@ struct Shared {
     endpoints: Vec<(WebhookUrl, Arc<Counters>)>,
     secrets: WebhookSecrets,
     filter: Filter,
+    log: OnceLock<Arc<EventLog>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -75,8 +76,6 @@ struct Counters {
     given_up: AtomicU64,
     /// The number of the last event that was dealt with.
     position: AtomicU64,
-    /// The number of the newest event.
-    newest: AtomicU64,
 }
 
 /// What became of the events for one endpoint.
@@ -125,13 +124,17 @@ impl Webhooks {
                 endpoints: urls.into_iter().map(|url| (url, Arc::default())).collect(),
                 secrets,
                 filter,
+                log: OnceLock::new(),
                 tasks: Mutex::default(),
             }),
         })
     }
 
-    /// Begins to send what the log records from now on.
+    /// Begins to send what the log records from now on; of the first server that they are given to.
     pub(super) fn begin(&self, log: &Arc<EventLog>) {
+        if self.shared.log.set(Arc::clone(log)).is_err() {
+            return;
+        }
         let mut tasks = lock(&self.shared.tasks);
         let position = log.end().newest;
         for (url, counters) in &self.shared.endpoints {
@@ -152,6 +155,7 @@ impl Webhooks {
     /// What became of the events.
     pub fn stats(&self) -> Vec<WebhookStats> {
         let endpoints = self.shared.endpoints.iter();
+        let newest = self.shared.log.get().map_or(0, |log| log.end().newest);
         endpoints
             .map(|(url, counters)| {
                 let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -160,7 +164,7 @@ impl Webhooks {
                     delivered: get(&counters.delivered),
                     failed: get(&counters.failed),
                     given_up: get(&counters.given_up),
-                    behind: get(&counters.newest).saturating_sub(get(&counters.position)),
+                    behind: newest.saturating_sub(get(&counters.position)),
                 }
             })
             .collect()
@@ -201,7 +205,6 @@ impl<P: Post> Endpoint<P> {
         let mut changes = self.log.watch();
         loop {
             let end = *changes.borrow_and_update();
-            self.counters.newest.store(end.newest, Ordering::Relaxed);
             let read = self.log.read(after, BATCH);
             if read.missed > 0 {
                 self.give_up(read.missed, "it was away for too long");
@@ -213,7 +216,6 @@ impl<P: Post> Endpoint<P> {
                 }
                 after = event.seq();
                 self.counters.position.store(after, Ordering::Relaxed);
-                self.counters.newest.store(self.log.end().newest, Ordering::Relaxed);
             }
             // An error means that the log is gone, and with it the server.
             if is_over && (end.closed || changes.changed().await.is_err()) {
@@ -239,7 +241,9 @@ impl<P: Post> Endpoint<P> {
             body: event.shown().json.clone().into(),
         };
         match self.offer(&webhook).await {
-            Ok(()) => drop(self.counters.delivered.fetch_add(1, Ordering::Relaxed)),
+            Ok(()) => {
+                self.counters.delivered.fetch_add(1, Ordering::Relaxed);
+            }
             Err(refusal) => self.give_up(1, &refusal),
         }
     }
@@ -250,7 +254,10 @@ impl<P: Post> Endpoint<P> {
         loop {
             let outcome = timeout(ATTEMPT_MAX, self.post.post(webhook)).await;
             let (failure, is_refusal) = match outcome {
-                Ok(Ok(status)) if (200..300).contains(&status) => return Ok(self.on_taken()),
+                Ok(Ok(status)) if (200..300).contains(&status) => {
+                    self.on_taken();
+                    return Ok(());
+                }
                 // It is there and says no: not that it is busy, nor that it does not know yet whether it is (RFC 8470 §5.2).
                 Ok(Ok(status)) => (
                     format!("it answers {status}"),
