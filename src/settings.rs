@@ -17,6 +17,7 @@
 //! ```
 
 mod access;
+mod loaded;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,6 +35,7 @@ use crate::http::{AccessToken, ClientPlainRemotes, ClientTakeover, IceServer, We
 use crate::server::{ConnectedSockets, Family, LogTag, PortRange, Settings, server_settings};
 
 pub use access::{Access, TcpAccess};
+pub use loaded::Loaded;
 
 /// Names further apart than this are not taken for typing errors of each other.
 const SIMILARITY_MIN: f64 = 0.75;
@@ -72,6 +74,18 @@ macro_rules! declare_flags {
                 };
                 settings.check().map_err(SettingsError)?;
                 Ok(settings)
+            }
+
+            /// The names of the settings that differ between two servers: of what was given, and what it comes to.
+            fn differences(one: (&Self, &Settings), other: (&Self, &Settings)) -> Vec<&'static str> {
+                let mut names = Vec::new();
+                $(if one.1.$name != other.1.$name {
+                    names.push(stringify!($name));
+                })+
+                $(if one.0.$other != other.0.$other {
+                    names.push(stringify!($other));
+                })+
+                names
             }
 
             /// These, except where `above` says something else.
@@ -116,6 +130,11 @@ server_settings! {
         /// directory with `*.key` and `*.pem`
         #[arg(long, env = "WEIR_TOKEN_KEYS", value_name = "PATH")]
         token_keys: PathBuf,
+        /// Serve /metrics, /health and /ready on this address, to everybody who reaches it [default: nowhere; without an address:
+        /// 127.0.0.1:9464]
+        #[arg(long, env = "WEIR_METRICS_LISTEN", value_name = "IP:PORT", num_args = 0..=1,
+              default_missing_value = "127.0.0.1:9464")]
+        metrics_listen: SocketAddr,
 
         /// The origins whose web pages may connect as clients of rooms, e.g. `https://app.example`; `*` allows all
         /// [default: the server's own]

@@ -147,7 +147,7 @@ async fn lists_and_things_are_shown_as_tables() {
         ("worker show 1", 13),
         ("workers", 3),
         ("stats", 4),
-        ("worker stats 1", 26),
+        ("worker stats 1", 41),
         ("transport stats 1", 2),
         ("producer stats 1", 4),
         ("consumer stats 1", 2),

@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn lanes_of_messages() {
         use crate::id::{RequestId, RoomId};
-        use crate::message::{DumpPage, LogLevel, LogLine, Page, Scope, StatsPage, WorkerError, WorkerStats};
+        use crate::message::{DumpPage, LogLevel, LogLine, Page, Scope, StatsPage, WorkerError};
         let response = |result| {
             Message::Response(Response {
                 id: RequestId(1),
@@ -359,7 +359,7 @@ mod tests {
                 response(Ok(Reply::ConsumerCreated { source_paused: false })),
                 Lane::Control,
             ),
-            (response(Ok(Reply::WorkerStats(WorkerStats::default()))), Lane::Bulk),
+            (response(Ok(Reply::WorkerStats(Box::default()))), Lane::Bulk),
             (response(Ok(Reply::Stats(StatsPage::default()))), Lane::Bulk),
             (response(Ok(Reply::Dump(DumpPage::default()))), Lane::Bulk),
             (notification(Notification::Log(line)), Lane::Bulk),

@@ -45,7 +45,7 @@ pub use self::webrtc::{
 pub use self::word::{any_case, any_case_if_any};
 
 /// The protocol's version. Both ends must name the same one in their [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 12;
+pub const PROTOCOL_VERSION: u32 = 13;
 
 /// What travels in one frame.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -379,7 +379,7 @@ pub enum Reply {
     /// The role of our side is decided: client or server.
     DtlsRole(DtlsRole),
     /// To [`Method::WorkerStats`].
-    WorkerStats(WorkerStats),
+    WorkerStats(Box<WorkerStats>),
     /// To [`Method::Stats`].
     Stats(StatsPage),
     /// To [`Method::Dump`].

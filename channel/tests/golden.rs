@@ -47,7 +47,7 @@ fn name(value: &impl std::fmt::Debug) -> String {
 
 #[test]
 fn hello() {
-    assert_eq!(PROTOCOL_VERSION, 12, "a new version needs new golden bytes");
+    assert_eq!(PROTOCOL_VERSION, 13, "a new version needs new golden bytes");
     insta::assert_snapshot!(golden([(String::from("Hello"), &messages::hello())]));
 }
 
@@ -175,10 +175,10 @@ proptest! {
 
     #[test]
     fn histograms_survive_the_wire(histogram in messages::any_histogram(), quantile in 0.0..=1.0) {
-        let message = messages::response(Ok(weir_channel::message::Reply::WorkerStats(weir_channel::message::WorkerStats {
+        let message = messages::response(Ok(weir_channel::message::Reply::WorkerStats(Box::new(weir_channel::message::WorkerStats {
             residence: Some(histogram.clone()),
             ..Default::default()
-        })));
+        }))));
         let Ok(Message::Response(response)) = codec::decode(&encoded(&message)) else { panic!("a response") };
         let Ok(weir_channel::message::Reply::WorkerStats(stats)) = response.result else { panic!("counters") };
         let arrived = stats.residence.expect("a histogram");

@@ -3,6 +3,7 @@
 mod log;
 mod memory;
 mod ready;
+mod reload;
 mod signals;
 mod watchdog;
 
@@ -25,12 +26,13 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tracing::{info, warn};
+use weir::Server;
 use weir::http::{self, ControlOptions, ControlSocket, Limits};
-use weir::settings::{Access, SettingsFlags, TcpAccess, unknown_variables};
-use weir::{Server, Settings};
+use weir::settings::{Loaded, SettingsFlags, TcpAccess, unknown_variables};
 
 use log::{LogFormat, LogLevelHandle};
-use signals::Signals;
+use reload::{MakeGuarded, Reloading};
+use signals::{Heard, Signals};
 use watchdog::Watchdog;
 
 /// How much longer than its workers clients may take to read the last answers and events.
@@ -77,18 +79,14 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 impl ServeArgs {
     /// Serves until a signal ends it. `weir` is the whole program's command line, which knows all variables.
     pub(crate) fn run(self, weir: &clap::Command) -> ExitCode {
-        let loaded = self.settings.with_file().and_then(|flags| {
-            let access = flags.access()?;
-            Ok((flags.settings()?, access))
-        });
-        let (settings, access) = match loaded {
+        let loaded = match Loaded::load(&self.settings) {
             Ok(loaded) => loaded,
             Err(error) => {
                 complain(&error);
                 return ExitCode::from(USAGE);
             }
         };
-        let log = log::init(self.log_format, &settings.log());
+        let log = log::init(self.log_format, &loaded.settings.log());
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         for warning in unknown_variables(weir, names) {
             warn!("{warning}");
@@ -100,7 +98,7 @@ impl ServeArgs {
                 return ExitCode::FAILURE;
             }
         };
-        match runtime.block_on(serve(self.control, self.demo_page, access, settings, log)) {
+        match runtime.block_on(serve(self.control, self.demo_page, self.settings, loaded, log)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format_args!("{error:#}"));
@@ -118,10 +116,11 @@ fn complain(error: &dyn Display) {
 async fn serve(
     control: Option<PathBuf>,
     demo_page: Option<SocketAddr>,
-    access: Access,
-    settings: Settings,
+    given: SettingsFlags,
+    loaded: Loaded,
     log: LogLevelHandle,
 ) -> anyhow::Result<()> {
+    let Loaded { settings, access, .. } = loaded.clone();
     // Before anything is made that a signal would leave behind.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let close_timeout = settings.close_timeout + CLOSE_MARGIN;
@@ -146,13 +145,26 @@ async fn serve(
         }
         None => None,
     };
+    let metrics = http::Metrics::default();
+    // Already while the workers start, and until they have ended: probes are told so.
+    let (end_metrics, metrics_end) = watch::channel(false);
+    let mut serving_metrics = None;
+    let mut metrics_address = None;
+    if let Some(listen) = access.metrics {
+        let listener = TcpListener::bind(listen).await;
+        let listener = listener.with_context(|| format!("cannot serve metrics on {listen}"))?;
+        metrics_address = listener.local_addr().ok();
+        let app = http::metrics(metrics.clone(), listen);
+        let limits = http::metrics_limits(limits);
+        serving_metrics = Some(tokio::spawn(http::serve(listener, app, limits, metrics_end)));
+    }
     // With port 0 the system has chosen one.
     let demo_address = demo_page.as_ref().and_then(|listener| listener.local_addr().ok());
     let tcp_address = tcp.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
     let server = tokio::select! {
         server = Server::start(settings) => server.context("cannot start")?,
         // The workers that are up by now end with what is dropped here.
-        name = signals.next() => {
+        name = signals.next_end() => {
             info!(signal = name, "ended before the server was up");
             return Ok(());
         }
@@ -160,34 +172,57 @@ async fn serve(
     let (close, closing) = watch::channel(false);
     let webhooks = access.webhooks;
     let options = ControlOptions {
-        on_log_settings: Some(Arc::new(move |settings| log.set(settings))),
+        on_log_settings: Some(Arc::new({
+            let log = log.clone();
+            move |settings| log.set(settings)
+        })),
         signalling: access.signalling,
         whip: access.whip,
         webhooks: webhooks.clone(),
+        metrics: metrics.clone(),
         ..ControlOptions::default()
     };
     let app = http::app(server.clone(), options);
+    let mut reloading = Reloading {
+        given,
+        running: loaded,
+        server: server.clone(),
+        log,
+        tcp: None,
+    };
     let serving_tcp = tcp.map(|(listener, guard)| {
-        let app = http::guarded(app.clone(), guard);
-        tokio::spawn(http::serve(listener, app, limits, closing.clone()))
+        let (metrics, app) = (metrics.clone(), app.clone());
+        let guarded: MakeGuarded = Box::new(move |guard| metrics.counted(http::guarded(app.clone(), guard)));
+        let (guarded_app, served) = watch::channel(guarded(guard));
+        reloading.tcp = Some((guarded_app, guarded));
+        tokio::spawn(http::serve(listener, served, limits, closing.clone()))
     });
     let serving_demo = demo_page.map(|listener| {
-        let app = http::demo_page(server.clone(), app.clone());
+        let app = metrics.counted(http::demo_page(server.clone(), app.clone()));
         tokio::spawn(http::serve(listener, app, limits, closing.clone()))
     });
-    let serving = tokio::spawn(http::serve(listener, app, limits, closing));
-    let all_serving = [Some(&serving), serving_tcp.as_ref(), serving_demo.as_ref()];
+    let serving = tokio::spawn(http::serve(listener, metrics.counted(app), limits, closing));
+    let all_serving = [
+        Some(&serving),
+        serving_tcp.as_ref(),
+        serving_demo.as_ref(),
+        serving_metrics.as_ref(),
+    ];
     let all_serving = all_serving
         .into_iter()
         .flatten()
         .map(JoinHandle::abort_handle)
         .collect();
-    announce(&server, &socket, tcp_address, demo_address);
+    let pages = [
+        ("demo page", demo_address, ""),
+        ("metrics", metrics_address, "/metrics"),
+    ];
+    announce(&server, &socket, tcp_address, &pages);
     let mut sign_of_life = pin!(show_life(server.clone(), all_serving));
     let mut memory = pin!(memory::give_back());
 
     let name = tokio::select! {
-        name = signals.next() => name,
+        name = serve_until_end(&mut signals, &mut reloading) => name,
         never = &mut memory => match never {},
         never = &mut sign_of_life => match never {},
     };
@@ -201,14 +236,19 @@ async fn serve(
         for also in [serving_tcp, serving_demo].into_iter().flatten() {
             also.await?;
         }
-        serving.await
+        let served = serving.await;
+        end_metrics.send_replace(true);
+        if let Some(serving_metrics) = serving_metrics {
+            serving_metrics.await?;
+        }
+        served
     };
     tokio::select! {
         closed = timeout(close_timeout, closed) => match closed {
             Ok(served) => served.context("the control interface failed")?,
             Err(_) => bail!("not closed within {}; the system ends the rest", humantime::format_duration(close_timeout)),
         },
-        name = signals.next() => {
+        name = signals.next_end() => {
             warn!(signal = name, "exiting at once");
             drop(socket);
             // The workers die with this process: each has asked the kernel for that (PR_SET_PDEATHSIG).
@@ -217,6 +257,16 @@ async fn serve(
         never = &mut sign_of_life => match never {},
     }
     Ok(())
+}
+
+/// Reads the settings again whenever a signal says so; returns the name of the one that ends the server.
+async fn serve_until_end(signals: &mut Signals, reloading: &mut Reloading) -> &'static str {
+    loop {
+        match signals.next().await {
+            Heard::End(name) => return name,
+            Heard::Reload => reloading.reload().await,
+        }
+    }
 }
 
 /// Gives signs of life to a service manager that wants them, as long as the server lives and whatever it serves is served.
@@ -235,20 +285,26 @@ async fn show_life(server: Server, serving: Vec<AbortHandle>) -> Infallible {
 }
 
 /// Says on standard output, and to the service manager if there is one, that clients can connect.
-fn announce(server: &Server, socket: &ControlSocket, tcp: Option<SocketAddr>, demo_page: Option<SocketAddr>) {
+fn announce(
+    server: &Server,
+    socket: &ControlSocket,
+    tcp: Option<SocketAddr>,
+    pages: &[(&str, Option<SocketAddr>, &str)],
+) {
     let workers = server.workers().len();
     let plural = if workers == 1 { "" } else { "s" };
     let version = env!("CARGO_PKG_VERSION");
     let path = socket.path().display();
     let also = tcp.map(|address| format!(" and {address}")).unwrap_or_default();
-    let page = demo_page
-        .map(|address| format!(", demo page http://{address}"))
-        .unwrap_or_default();
+    let pages: String = pages
+        .iter()
+        .filter_map(|(name, address, path)| Some(format!(", {name} http://{}{path}", (*address)?)))
+        .collect();
     info!(workers, control = %path, tcp = tcp.map(tracing::field::display), "ready");
     // Nobody has to read it.
     let _ = writeln!(
         std::io::stdout(),
-        "weir {version} is ready: {workers} worker{plural}{page}, control socket {path}{also}"
+        "weir {version} is ready: {workers} worker{plural}{pages}, control socket {path}{also}"
     );
     let _ = std::io::stdout().flush();
     ready::notify("READY=1");

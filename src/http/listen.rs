@@ -154,9 +154,32 @@ impl Listen for TcpListener {
     }
 }
 
+/// What is served: the same all the time, or what was last sent.
+#[derive(Clone, Debug)]
+pub struct Served(watch::Receiver<Router>);
+
+impl From<Router> for Served {
+    fn from(app: Router) -> Self {
+        Self(watch::channel(app).1)
+    }
+}
+
+impl From<watch::Receiver<Router>> for Served {
+    fn from(apps: watch::Receiver<Router>) -> Self {
+        Self(apps)
+    }
+}
+
+impl Served {
+    fn now(&self) -> Router {
+        self.0.borrow().clone()
+    }
+}
+
 /// Serves `app` until `closing` becomes true (or its sender is gone), then lets requests that are under way finish, for
 /// at most [`Limits::close`].
-pub async fn serve<L: Listen>(listener: L, app: Router, limits: Limits, mut closing: watch::Receiver<bool>) {
+pub async fn serve<L: Listen>(listener: L, app: impl Into<Served>, limits: Limits, mut closing: watch::Receiver<bool>) {
+    let app = app.into();
     let places = Places::new(&limits);
     let mut connections = JoinSet::new();
     let mut close = pin!(closed(closing.clone()));
@@ -240,13 +263,12 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     caller: Caller,
     place: Arc<Place>,
-    app: Router,
+    app: Served,
     limits: Limits,
     closing: watch::Receiver<bool>,
 ) {
     let stream = Impatient::new(stream, limits.stall);
     let framing = Arc::new(stream.lengths.checker());
-    let app = TowerToHyperService::new(app);
     let of_requests = Arc::clone(&place);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(caller);
@@ -255,7 +277,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         // costs one answer. The task keeps the connection's place, so that clients that hang up early gain nothing.
         let (method, path) = (request.method().clone(), logged(request.uri().path()).to_owned());
         let refusal = framing.refuses(request.headers());
-        let answer = app.call(request);
+        // Also on a connection that was there before.
+        let answer = TowerToHyperService::new(app.now()).call(request);
         let place = Arc::clone(&of_requests);
         let task = tokio::spawn(async move {
             let answer = match refusal {

@@ -20,10 +20,13 @@ use crate::{Consumer, Producer, Server, Transport};
 /// server is closed. Must be called within a tokio runtime.
 pub fn app(server: Server, options: ControlOptions) -> Router {
     let (router, document) = api().finish();
+    let metrics = options.metrics.clone();
+    let app = Arc::new(App::new(server, options, document));
+    metrics.begin(&app);
     router
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
-        .with_state(Arc::new(App::new(server, options, document)))
+        .with_state(app)
 }
 
 /// The OpenAPI document of the interface: what `GET /openapi.json` answers.

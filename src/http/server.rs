@@ -42,6 +42,11 @@ pub enum HealthStatus {
 }
 
 impl Health {
+    /// That of a server.
+    pub(super) fn of_server(server: &Server) -> Self {
+        Self::of(&server.workers(), server.closed(), server.shortage())
+    }
+
     fn of(workers: &[WorkerInfo], closed: bool, shortage: Option<Shortage>) -> Self {
         if closed {
             return Self {
@@ -92,7 +97,7 @@ fn reason(worker: &WorkerInfo) -> Option<String> {
 }
 
 pub(super) async fn health(State(app): State<Arc<App>>) -> WellOrNot<Health> {
-    let health = Health::of(&app.server.workers(), app.server.closed(), app.server.shortage());
+    let health = Health::of_server(&app.server);
     let status = match health.status {
         HealthStatus::Ok | HealthStatus::Degraded => StatusCode::OK,
         HealthStatus::Down => StatusCode::SERVICE_UNAVAILABLE,

@@ -238,6 +238,11 @@ impl Signalling {
         sessions.of_peer(peer.room().id(), peer.name()).is_some()
     }
 
+    /// How many clients are connected.
+    pub(super) fn connected(&self) -> usize {
+        self.options.clients.saturating_sub(self.slots.available_permits())
+    }
+
     /// What clients must know.
     pub(super) fn door(&self) -> Door<'_> {
         Door {

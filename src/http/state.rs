@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::event_log::EventLog;
+use super::metrics::Metrics;
 use super::signalling::{Signalling, SignallingOptions};
 use super::webhooks::Webhooks;
 use super::whip::{Whip, WhipOptions};
@@ -34,6 +35,8 @@ pub struct ControlOptions {
     pub whip: WhipOptions,
     /// Where events are sent.
     pub webhooks: Webhooks,
+    /// Where it is told to monitoring systems.
+    pub metrics: Metrics,
 }
 
 impl Default for ControlOptions {
@@ -45,6 +48,7 @@ impl Default for ControlOptions {
             signalling: SignallingOptions::default(),
             whip: WhipOptions::default(),
             webhooks: Webhooks::default(),
+            metrics: Metrics::default(),
         }
     }
 }

@@ -51,6 +51,8 @@ struct TokenKey {
     name: String,
     algorithm: Algorithm,
     key: DecodingKey,
+    /// Of its file, to notice that it is another one.
+    digest: [u8; 32],
 }
 
 /// Why a key file cannot be used. Says which file.
@@ -121,6 +123,21 @@ impl TokenKeys {
     pub fn reload(&self) -> Result<Vec<String>, KeyError> {
         *lock(&self.shared.keys) = read_all(&self.shared.path)?.into();
         Ok(self.names())
+    }
+
+    /// Takes the keys of others that were read from the same place later. Returns whether they are not the same.
+    pub fn follow(&self, later: &Self) -> bool {
+        let digests = |keys: &[TokenKey]| {
+            keys.iter()
+                .map(|key| (key.name.clone(), key.digest))
+                .collect::<Vec<_>>()
+        };
+        let (own, other) = (self.keys(), later.keys());
+        if self != later || digests(&own) == digests(&other) {
+            return false;
+        }
+        *lock(&self.shared.keys) = other;
+        true
     }
 
     /// The names of the keys.
@@ -284,6 +301,8 @@ impl TokenKey {
         let failed = failed(path);
         let name = name_of(path)?;
         let (text, mode) = read_file(path)?;
+        let mut digest = [0; 32];
+        digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref());
         if !text.starts_with("-----BEGIN") {
             let secret = secret_in(&text).map_err(|reason| failed(&reason))?;
             if mode & 0o007 != 0 {
@@ -295,6 +314,7 @@ impl TokenKey {
                 name,
                 algorithm: Algorithm::HS256,
                 key: DecodingKey::from_secret(secret.as_bytes()),
+                digest,
             });
         }
         if mode & 0o002 != 0 {
@@ -307,6 +327,7 @@ impl TokenKey {
                 name,
                 algorithm: Algorithm::EdDSA,
                 key: DecodingKey::from_ed_der(key),
+                digest,
             }),
             ("PRIVATE KEY", _) => Err(failed(
                 &"this is a private key; the server needs only the public one, which `weir token key generate` has \

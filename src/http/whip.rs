@@ -100,6 +100,12 @@ impl Whip {
         })
     }
 
+    /// How many sessions there are.
+    pub(super) fn open(&self) -> usize {
+        let most = self.options.sessions.min(Semaphore::MAX_PERMITS);
+        most.saturating_sub(self.slots.available_permits())
+    }
+
     /// Places for one more session: among all, and among those that have not connected.
     fn places(&self) -> Result<session::Places, Problem> {
         let full = |what: &str| {

@@ -38,6 +38,10 @@ pub use self::api::transport::{
     ConsumerOptions, MirrorOptions, ProducerOptions, Transport, WebRtcTransport, WebRtcTransportOptions,
 };
 pub use self::model::address::{IpFamily, Tuple};
+#[cfg(feature = "http")]
+pub(crate) use self::model::census::{
+    CONSUMER_STATES, Census, DTLS_STATES, ICE_STATES, MEDIA_KINDS, PRODUCER_STATES, RoomCensus, TRANSPORT_KINDS,
+};
 pub(crate) use self::model::client_json::{known_capabilities, known_parameters};
 #[cfg(feature = "http")]
 pub(crate) use self::model::client_memory::{ClientMemory, HeldInCommon, Share};

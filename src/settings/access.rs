@@ -29,6 +29,8 @@ const MESSAGE_BYTES_MAX: u32 = 1 << 20;
 pub struct Access {
     /// Where TCP is served, and for whom; `None`: nowhere.
     pub tcp: Option<TcpAccess>,
+    /// Where monitoring systems ask, without a token; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// How clients of rooms are served, wherever they come from.
     pub signalling: SignallingOptions,
     /// How publishers and players are served that speak WHIP and WHEP.
@@ -73,6 +75,7 @@ impl SettingsFlags {
         };
         Ok(Access {
             tcp,
+            metrics: self.metrics_listen,
             signalling,
             whip: self.whip(),
             token_keys,

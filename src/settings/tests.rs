@@ -51,6 +51,7 @@ const EVERYTHING: &str = r#"
     http_listen = "127.0.0.1:8080"
     http_token = "0123456789abcdef"
     http_token_file = "/etc/weir/token"
+    metrics_listen = "127.0.0.1:9464"
     http_origins = ["https://app.example", "*"]
     client_token = "fedcba9876543210"
     client_token_file = "/etc/weir/client-token"
@@ -77,7 +78,7 @@ const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rt
     --socket-receive-buffer 65536 --socket-send-buffer 64K --worker-binary /usr/libexec/weir-worker \
     --sandbox require --sandbox-user 1000:1000 --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
     --coalescing-us-max 7 --spin-us-max 8 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
-    --http-token-file /etc/weir/token --http-origins https://app.example,* \
+    --http-token-file /etc/weir/token --metrics-listen 127.0.0.1:9464 --http-origins https://app.example,* \
     --client-token fedcba9876543210 --client-token-file /etc/weir/client-token --token-keys /etc/weir/keys --clients-without-token --clients-max 6 \
     --client-grace 7s --client-idle-timeout 8s --client-rate 9 --client-burst 10 --client-message-size 11K --client-plain-remotes none --client-takeover any --whip-sessions-max 12 --ice-servers stun:stun.example.org:3478 \
     --webhook-urls https://app.example/hook,http://127.0.0.1:9000 --webhook-secret-file /etc/weir/webhook-secret --webhook-events peerJoined,peerClosed";

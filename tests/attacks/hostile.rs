@@ -13,7 +13,6 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
     DtlsRole, DtlsState, DumpPage, Fingerprint, FingerprintAlgorithm, Hello, IceProtocol, IceState, IceTuple, LogLevel,
     LogLine, Method, Notification, Profile, Remote, Reply, Request, Response, Scope, StatsPage, TransportStats,
-    WorkerStats,
 };
 
 /// By which the program knows that it is to be a worker.
@@ -204,7 +203,7 @@ impl Worker {
                 }],
             },
             Method::SetDtlsParameters { .. } => Reply::DtlsRole(DtlsRole::Client),
-            Method::WorkerStats => Reply::WorkerStats(WorkerStats::default()),
+            Method::WorkerStats => Reply::WorkerStats(Box::default()),
             Method::Stats(Scope::Room { page, .. }) => {
                 let next = page.cursor.unwrap_or(0) + 1;
                 let entries = match self.deed {

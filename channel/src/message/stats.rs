@@ -121,6 +121,31 @@ worker_stats! {
     Counter unrouted,
     /// Panics in parsers of network input. Each has cost one session or packet, and is a bug that should be reported.
     Fault contained_panics,
+    /// Packets of producers, counted once for each consumer: `packetsForwarded` and all of `dropped` together. Like all that
+    /// follows, it is what was true about a second ago.
+    Counter packets_offered,
+    /// Those of them that were handed to the consumers' transports.
+    Counter packets_forwarded,
+    /// Packets that receivers asked for again and were sent again.
+    Counter packets_retransmitted,
+    /// Packets that senders were asked for again. Every request counts.
+    Counter packets_requested,
+    /// Lost packets that arrived after they were requested again.
+    Counter packets_repaired,
+    /// RTCP packets with negative acknowledgements (NACK) received.
+    Counter nacks_received,
+    /// RTCP packets with negative acknowledgements (NACK) sent.
+    Counter nacks_sent,
+    /// Picture loss indications received.
+    Counter plis_received,
+    /// Picture loss indications sent.
+    Counter plis_sent,
+    /// Full intra requests received.
+    Counter firs_received,
+    /// Full intra requests sent.
+    Counter firs_sent,
+    /// Key frames received.
+    Counter key_frames_received,
     and
     /// The residence time of packets, from arrival at the socket to the call that sends them; `null` if it is not
     /// measured.
@@ -130,11 +155,21 @@ worker_stats! {
     webrtc_failures: Counts<WebRtcFailureReason>,
     /// What `unrouted` counts, by reason. Reasons with a count of 0 are left out.
     unrouted_reasons: Counts<UnroutedReason>,
+    /// Packets that were not forwarded to consumers, by reason. Reasons with a count of 0 are left out.
+    dropped: Counts<DropReason>,
+    /// Packets that receivers asked for again and did not get, by reason. Reasons with a count of 0 are left out.
+    not_repaired: Counts<NotRepaired>,
+    /// Packets on transports that belong to no producer, by reason. Reasons with a count of 0 are left out.
+    transports_unrouted: Counts<UnroutedReason>,
 }
 
 impl WorkerStats {
     /// How many words [`WorkerStats::to_words`] makes.
-    pub const WORDS: usize = Self::NUMBERS + WebRtcFailureReason::ALL.len() + UnroutedReason::ALL.len();
+    pub const WORDS: usize = Self::NUMBERS
+        + WebRtcFailureReason::ALL.len()
+        + 2 * UnroutedReason::ALL.len()
+        + DropReason::ALL.len()
+        + NotRepaired::ALL.len();
 
     /// What was counted: what a worker leaves to be added to what its successor counts. Gauges are 0, and the residence time is left out.
     pub fn to_words(&self) -> [u64; Self::WORDS] {
@@ -142,10 +177,15 @@ impl WorkerStats {
             CounterKind::Gauge => 0,
             CounterKind::Counter | CounterKind::Fault => number,
         });
-        let failures = WebRtcFailureReason::ALL.map(|reason| self.webrtc_failures.of(reason));
-        let unrouted = UnroutedReason::ALL.map(|reason| self.unrouted_reasons.of(reason));
+        let by_reason = WebRtcFailureReason::ALL
+            .map(|reason| self.webrtc_failures.of(reason))
+            .into_iter()
+            .chain(UnroutedReason::ALL.map(|reason| self.unrouted_reasons.of(reason)))
+            .chain(DropReason::ALL.map(|reason| self.dropped.of(reason)))
+            .chain(NotRepaired::ALL.map(|reason| self.not_repaired.of(reason)))
+            .chain(UnroutedReason::ALL.map(|reason| self.transports_unrouted.of(reason)));
         let mut words = [0; Self::WORDS];
-        for (word, count) in words.iter_mut().zip(numbers.chain(failures).chain(unrouted)) {
+        for (word, count) in words.iter_mut().zip(numbers.chain(by_reason)) {
             *word = count;
         }
         words
@@ -160,6 +200,9 @@ impl WorkerStats {
         }
         stats.webrtc_failures = WebRtcFailureReason::ALL.into_iter().zip(&mut words).collect();
         stats.unrouted_reasons = UnroutedReason::ALL.into_iter().zip(&mut words).collect();
+        stats.dropped = DropReason::ALL.into_iter().zip(&mut words).collect();
+        stats.not_repaired = NotRepaired::ALL.into_iter().zip(&mut words).collect();
+        stats.transports_unrouted = UnroutedReason::ALL.into_iter().zip(&mut words).collect();
         stats
     }
 }
@@ -474,7 +517,7 @@ mod tests {
         assert_eq!((stats.rooms, stats.resident_bytes), (0, 0), "gauges");
         assert!(stats.packets_sent > 0 && stats.webrtc_failures.len() == WebRtcFailureReason::ALL.len());
         assert_eq!(
-            stats.unrouted_reasons.last().map(|(_, count)| *count),
+            stats.transports_unrouted.last().map(|(_, count)| *count),
             Some(WorkerStats::WORDS as u64)
         );
         let words = stats.to_words();

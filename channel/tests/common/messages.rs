@@ -318,7 +318,7 @@ pub(crate) fn replies() -> Vec<Reply> {
             fingerprints: fingerprints(),
         },
         Reply::DtlsRole(DtlsRole::Server),
-        Reply::WorkerStats(WorkerStats {
+        Reply::WorkerStats(Box::new(WorkerStats {
             rooms: 1,
             transports: 2,
             producers: 3,
@@ -347,7 +347,22 @@ pub(crate) fn replies() -> Vec<Reply> {
             webrtc_failures: Counts::from([(WebRtcFailureReason::Alert, 20)]),
             unrouted_reasons: Counts::from([(UnroutedReason::ConnectionEvicted, 21)]),
             contained_panics: 21,
-        }),
+            packets_offered: 24,
+            packets_forwarded: 25,
+            packets_retransmitted: 26,
+            packets_requested: 27,
+            packets_repaired: 28,
+            nacks_received: 29,
+            nacks_sent: 30,
+            plis_received: 31,
+            plis_sent: 32,
+            firs_received: 33,
+            firs_sent: 34,
+            key_frames_received: 35,
+            dropped: DropReason::ALL.into_iter().zip(36..).collect(),
+            not_repaired: NotRepaired::ALL.into_iter().zip(50..).collect(),
+            transports_unrouted: Counts::from([(UnroutedReason::Malformed, 60)]),
+        })),
         Reply::Stats(StatsPage {
             transports: vec![TransportStats {
                 transport: TRANSPORT,
@@ -912,7 +927,7 @@ pub(crate) fn any_histogram() -> impl Strategy<Value = Histogram> {
 
 fn any_reply() -> impl Strategy<Value = Reply> {
     let worker_stats = (vec(number(), 21), option::of(any_histogram())).prop_map(|(n, residence)| {
-        Reply::WorkerStats(WorkerStats {
+        Reply::WorkerStats(Box::new(WorkerStats {
             rooms: n[0],
             transports: n[1],
             producers: n[2],
@@ -939,7 +954,22 @@ fn any_reply() -> impl Strategy<Value = Reply> {
             webrtc_failures: Counts::from([(WebRtcFailureReason::Alert, n[0])]),
             unrouted_reasons: Counts::from([(UnroutedReason::Unproven, n[0])]),
             contained_panics: n[1],
-        })
+            packets_offered: n[3],
+            packets_forwarded: n[4],
+            packets_retransmitted: n[5],
+            packets_requested: n[6],
+            packets_repaired: n[7],
+            nacks_received: n[8],
+            nacks_sent: n[9],
+            plis_received: n[10],
+            plis_sent: n[11],
+            firs_received: n[12],
+            firs_sent: n[13],
+            key_frames_received: n[14],
+            dropped: Counts::from([(DropReason::Padding, n[15])]),
+            not_repaired: Counts::from([(NotRepaired::TooOld, n[16])]),
+            transports_unrouted: Counts::from([(UnroutedReason::Stale, n[17])]),
+        }))
     });
     prop_oneof![
         Just(Reply::Done),

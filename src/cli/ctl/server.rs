@@ -231,6 +231,9 @@ fn stats_pairs(stats: &WorkerStats) -> Vec<(String, Cell)> {
     let others = [
         ("webrtc failures", Cell::reasons(&stats.webrtc_failures)),
         ("unrouted reasons", Cell::reasons(&stats.unrouted_reasons)),
+        ("dropped", Cell::reasons(&stats.dropped)),
+        ("not repaired", Cell::reasons(&stats.not_repaired)),
+        ("transports unrouted", Cell::reasons(&stats.transports_unrouted)),
         ("residence", Cell::or_none(residence)),
     ];
     let others = others.map(|(name, cell)| (name.to_owned(), cell));

@@ -1,4 +1,4 @@
-//! The signals that end a server.
+//! The signals that end a server, and the one that has it read its settings again.
 
 use std::fs;
 use std::future::pending;
@@ -13,6 +13,17 @@ pub(super) struct Signals {
     interrupt: Option<Arrivals>,
     /// As above.
     hangup: Option<Arrivals>,
+    /// It was started from a terminal.
+    has_terminal: bool,
+}
+
+/// What a signal says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Heard {
+    /// The server is to end. The name of the signal.
+    End(&'static str),
+    /// Its settings are to be read again.
+    Reload,
 }
 
 impl Signals {
@@ -29,17 +40,36 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: unless_ignored(SignalKind::interrupt())?,
             hangup: unless_ignored(SignalKind::hangup())?,
+            has_terminal: finds_terminal(),
         })
     }
 
-    /// The name of the next one.
-    pub(super) async fn next(&mut self) -> &'static str {
+    /// The next one.
+    pub(super) async fn next(&mut self) -> Heard {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            () = next_of(&mut self.interrupt) => "SIGINT",
-            () = next_of(&mut self.hangup) => "SIGHUP",
+            _ = self.terminate.recv() => Heard::End("SIGTERM"),
+            () = next_of(&mut self.interrupt) => Heard::End("SIGINT"),
+            // A terminal that is closed says the same as somebody who has changed the settings.
+            () = next_of(&mut self.hangup) => match self.has_terminal && !finds_terminal() {
+                true => Heard::End("SIGHUP"),
+                false => Heard::Reload,
+            },
         }
     }
+
+    /// The name of the next one that ends the server.
+    pub(super) async fn next_end(&mut self) -> &'static str {
+        loop {
+            if let Heard::End(name) = self.next().await {
+                return name;
+            }
+        }
+    }
+}
+
+/// Whether this process has a terminal that sends it signals (tty(4)).
+fn finds_terminal() -> bool {
+    fs::File::open("/dev/tty").is_ok()
 }
 
 async fn next_of(arrivals: &mut Option<Arrivals>) {

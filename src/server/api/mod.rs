@@ -2,6 +2,8 @@
 
 pub(crate) mod active_speaker;
 pub(crate) mod audio_levels;
+#[cfg(feature = "http")]
+pub(crate) mod census;
 pub(crate) mod consumer;
 pub(crate) mod dump;
 pub(crate) mod event_stream;

@@ -283,7 +283,7 @@ impl Server {
     pub async fn worker_stats(&self, worker: WorkerId) -> Result<WorkerStats, Error> {
         let asked = self.shared().ask(worker, Method::WorkerStats, || Ok(()));
         match asked.await? {
-            Reply::WorkerStats(stats) => Ok(stats),
+            Reply::WorkerStats(stats) => Ok(*stats),
             other => Err(self.shared().unexpected(worker, "WorkerStats", &other)),
         }
     }

@@ -3,6 +3,8 @@
 
 pub(crate) mod address;
 pub(crate) mod audio_levels;
+#[cfg(feature = "http")]
+pub(crate) mod census;
 pub(crate) mod client_json;
 pub(crate) mod client_memory;
 pub(crate) mod consumer;

@@ -211,6 +211,21 @@ impl State {
         self.consumers.get(&id)
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn transports(&self) -> impl Iterator<Item = &Arc<TransportNode>> {
+        self.transports.values()
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn producers(&self) -> impl Iterator<Item = &Arc<ProducerNode>> {
+        self.producers.values()
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn consumers(&self) -> impl Iterator<Item = &Arc<ConsumerNode>> {
+        self.consumers.values()
+    }
+
     /// What the link is to send, in this order, before it unlocks the state.
     pub(crate) fn take_follow_ups(&mut self) -> Vec<Command> {
         std::mem::take(&mut self.follow_ups)

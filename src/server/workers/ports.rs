@@ -102,6 +102,13 @@ impl Ports {
         }))
     }
 
+    /// How many are taken of each address of which any are.
+    #[cfg(feature = "http")]
+    pub(crate) fn taken_of_each(&self) -> Vec<u64> {
+        let taken = lock(&self.taken);
+        taken.values().map(|ports| u64::from(ports.count())).collect()
+    }
+
     #[cfg(test)]
     pub(crate) fn taken_count(&self) -> u32 {
         lock(&self.taken).values().map(TakenPorts::count).sum()
@@ -186,7 +193,7 @@ impl TakenPorts {
         (usize::from(first / 64), bits << (first % 64))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "http"))]
     fn count(&self) -> u32 {
         self.bits.iter().map(|word| word.count_ones()).sum()
     }

@@ -150,6 +150,18 @@ impl SocketMaker {
         }
     }
 
+    /// How many UDP ports are taken of each local address of which any are.
+    #[cfg(feature = "http")]
+    pub(crate) fn udp_ports_taken(&self) -> Vec<u64> {
+        self.ports.taken_of_each()
+    }
+
+    /// The same of TCP.
+    #[cfg(feature = "http")]
+    pub(crate) fn tcp_ports_taken(&self) -> Vec<u64> {
+        self.tcp_ports.taken_of_each()
+    }
+
     /// What could not be made for the lack of, as long as that lacks.
     pub(crate) fn shortage(&self) -> Option<Shortage> {
         let ip = IpAddr::from(Ipv4Addr::LOCALHOST);

@@ -27,6 +27,12 @@ impl Totals {
         known.told = stats.clone();
     }
 
+    /// What all have, as somebody was last told.
+    #[cfg(feature = "http")]
+    pub(crate) fn told(&self) -> WorkerStats {
+        lock(&self.0).told.clone()
+    }
+
     /// A process is dead, which has left this page.
     pub(crate) fn on_death(&self, page: Option<&Page>) {
         let mut known = lock(&self.0);

@@ -73,6 +73,7 @@ pub struct Sockets {
     ice: Vec<Option<Box<IceSockets>>>,
     shared_ports: Vec<SharedPort>,
     kernel_drops: u64,
+    truncated: u64,
     stamps_arrivals: bool,
     /// Connections that have filled up.
     blocked: Vec<(TransportIx, u8)>,
@@ -351,6 +352,7 @@ impl Sockets {
 
     /// Counts datagrams that did not fit.
     pub fn note_truncated(&mut self, transport: TransportIx, datagrams: u32) {
+        self.truncated += u64::from(datagrams);
         if let Some(counters) = self.counters_mut(transport) {
             counters.truncated += u64::from(datagrams);
         }
@@ -446,6 +448,11 @@ impl Sockets {
     /// Packets dropped by the kernel at all sockets, closed ones included, as far as packets have reported it.
     pub fn kernel_drops(&self) -> u64 {
         self.kernel_drops
+    }
+
+    /// Datagrams of all transports that did not fit.
+    pub fn truncated(&self) -> u64 {
+        self.truncated
     }
 
     fn ports(&self, transport: TransportIx) -> Option<&Ports> {

@@ -24,7 +24,7 @@ pub use self::place::{At, Double, Sealed, Twin};
 pub use self::transport::{Feedback, RemoteOfTransport, SocketCounts, TransportCounts};
 
 /// The number of this layout.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// `WEIRPAGE`.
 pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"WEIRPAGE");

@@ -104,7 +104,7 @@ impl<S: Shell> EventLoop<S> {
                 consumers,
             } => self.take_up(now, *room, transports, (producers, consumers)),
             Method::SetQuarantine(sources) => self.sieve.set_quarantine(sources),
-            Method::WorkerStats => Ok(Reply::WorkerStats(self.worker_stats())),
+            Method::WorkerStats => Ok(Reply::WorkerStats(Box::new(self.worker_stats(now)))),
             Method::Shutdown => {
                 self.is_leaving = true;
                 Ok(Reply::Done)
@@ -298,7 +298,8 @@ impl<S: Shell> EventLoop<S> {
         }
     }
 
-    fn worker_stats(&mut self) -> WorkerStats {
+    fn worker_stats(&mut self, now: Time) -> WorkerStats {
+        self.relay.count_together_if_few(now);
         self.keep_totals();
         WorkerStats {
             resident_bytes: self.usage.resident_bytes(),
@@ -313,6 +314,7 @@ impl<S: Shell> EventLoop<S> {
 
     /// As [`EventLoop::keep_totals`], once in a while.
     pub(super) fn keep_totals_when_due(&mut self, now: Time) {
+        self.relay.count_together(now);
         if now >= self.next_totals {
             self.next_totals = now + TOTALS_INTERVAL;
             self.keep_totals();
@@ -328,7 +330,7 @@ impl<S: Shell> EventLoop<S> {
     fn totals(&self) -> WorkerStats {
         let (rooms, transports, producers, consumers) = self.relay.counts();
         let sent = self.egress.stats();
-        WorkerStats {
+        let mut stats = WorkerStats {
             rooms,
             transports,
             producers,
@@ -353,7 +355,11 @@ impl<S: Shell> EventLoop<S> {
             unrouted_reasons: self.webrtc.unrouted().clone(),
             webrtc_failures: self.webrtc.failures(),
             contained_panics: Parser::ALL.into_iter().map(boundary::panics).sum(),
-            ..WorkerStats::default()
-        }
+            ..self.relay.media_totals()
+        };
+        stats
+            .transports_unrouted
+            .add(UnroutedReason::TooLong, self.egress.sockets.truncated());
+        stats
     }
 }

@@ -13,6 +13,7 @@ use crate::time::Time;
 
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
 use super::limits::ID_MAX;
+use super::media_totals::Counted;
 use super::parameters::{check_remote, invalid};
 use super::transport::{Transport, TransportKind};
 use super::{Action, Relay, Room};
@@ -192,6 +193,7 @@ impl Relay {
         let Some(transport) = self.transports.remove(key) else {
             return;
         };
+        self.media_totals.on_gone(key, Counted::by_transport(&transport));
         self.transport_of_id.remove(&transport.id);
         self.transport_of_index[transport.index.0 as usize] = None;
         self.room_mut(transport.room).transports.remove(&transport.id);

@@ -298,6 +298,11 @@ impl Consumer {
         self.dropped[reason as usize] += lost;
     }
 
+    /// Packets that its producer received while it existed; `update_counters` first.
+    pub(super) fn packets_in(&self) -> u64 {
+        self.packets_in
+    }
+
     /// Whether it is a sender now, and so sends sender reports; begins the next interval.
     pub(super) fn is_sender(&mut self) -> bool {
         let sent = self.sent();

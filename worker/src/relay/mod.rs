@@ -32,6 +32,7 @@ mod keys;
 mod layer_selection;
 mod levels;
 mod losses;
+mod media_totals;
 mod newcomers;
 mod parameters;
 mod producer;
@@ -98,6 +99,7 @@ use self::keys::{ConsumerKey, ProducerKey, TransportKey};
 use self::levels::AudioLevels;
 use self::limits::Limits;
 use self::losses::Losses;
+use self::media_totals::MediaTotals;
 use self::producer::Producers;
 use self::profile_changes::ProfileChanges;
 use self::report::Reports;
@@ -148,6 +150,7 @@ pub struct Relay {
     reports: Reports,
     feedback: FeedbackQueue,
     audio_levels: AudioLevels,
+    media_totals: MediaTotals,
 
     /// What a successor needs is kept there.
     page: Page,
@@ -259,6 +262,7 @@ impl Relay {
             reports,
             feedback: FeedbackQueue::new(ssrc),
             audio_levels: AudioLevels::default(),
+            media_totals: MediaTotals::default(),
             page: Page::nowhere(),
             predecessors: BTreeMap::new(),
             unkept: Vec::new(),

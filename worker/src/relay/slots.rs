@@ -87,13 +87,29 @@ impl<K: Key, V> Slots<K, V> {
         self.keys.len()
     }
 
+    /// How many places there are, with those that are free.
+    pub(super) fn places(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// What is at a place.
+    pub(super) fn at(&self, place: usize) -> Option<&V> {
+        self.objects.get(place)?.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn at_mut(&mut self, place: usize) -> Option<&mut V> {
+        self.objects.get_mut(place)?.as_mut()
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
+    /// The place of what a key means.
     #[inline]
-    fn place(key: K) -> usize {
+    pub(super) fn place(key: K) -> usize {
         // The lower half is the index; the other the generation.
         key.data().as_ffi() as u32 as usize
     }

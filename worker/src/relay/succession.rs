@@ -30,6 +30,7 @@ use self::kept_stream::StreamLegacy;
 use self::kept_transport::TransportLegacy;
 
 use super::keys::{ConsumerKey, ProducerKey, TransportKey};
+use super::media_totals::Counted;
 use super::parameters::invalid;
 use super::producer::Producer;
 use super::rewrite::Rewriter;
@@ -211,6 +212,7 @@ impl Relay {
         let start = legacy.as_ref().map(|legacy| legacy.start);
         if let Some(legacy) = legacy {
             consumer.resume(&legacy, producer);
+            self.media_totals.on_taken_over(key, Counted::by_consumer(consumer));
         }
         let index = key.index().slot;
         let transport = &self.transports[consumer.transport];
@@ -314,6 +316,7 @@ impl Relay {
                     transport.rtx_ssrcs.remove(&known);
                 }
                 stream.resume(now, &legacy, ssrcs);
+                self.media_totals.on_taken_over(key, Counted::by_stream(stream));
                 if let Some(ssrc) = stream.ssrc {
                     transport.ssrcs.insert(ssrc, (key, encoding as u8));
                 }
@@ -366,6 +369,7 @@ impl Relay {
         transport.page = self.page.take(Table::Transports, transport.id.0, 0);
         if let Some(legacy) = legacy {
             transport.resume(&legacy);
+            self.media_totals.on_taken_over(key, Counted::by_transport(transport));
             transport.keep_feedback(&self.page, transport.feedback.next);
             transport.keep_socket_counts(&self.page, &legacy.sockets);
         }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_channel::id::{ConsumerId, ProducerId, TransportId};
-use weir_channel::message::{CodecName, DropReason, Method, Profile, Remote};
+use weir_channel::message::{CodecName, DropReason, Method, Profile, Remote, WorkerStats};
 use weir_worker::relay::sink::Port;
 
 use crate::sim::random::Random;
@@ -25,6 +25,8 @@ struct World {
     /// Packets routed to its producer while a consumer existed.
     routed: BTreeMap<ConsumerId, u64>,
     newest: BTreeMap<ProducerId, Vec<Packet>>,
+    /// Packets offered to consumers that are closed, and picture losses that they told of.
+    gone: (u64, u64),
 }
 
 impl World {
@@ -37,6 +39,7 @@ impl World {
             consumers: BTreeMap::new(),
             routed: BTreeMap::new(),
             newest: BTreeMap::new(),
+            gone: (0, 0),
         };
         // What is kept for those who come later is more than what came while they were there.
         world.sim.relay.set_gops_max(u32::from(seed % 2 == 1));
@@ -228,6 +231,9 @@ impl World {
                 }
             }
             _ => {
+                let stats = self.sim.stats(consumer);
+                self.gone.0 += stats.packets_in;
+                self.gone.1 += stats.pli_count;
                 self.sim.command(Method::CloseConsumer { consumer });
                 self.consumers.remove(&consumer);
                 self.sim.consumers.remove(&consumer);
@@ -246,6 +252,84 @@ impl World {
             assert!(stats.packets_in == routed || is_more, "{routed}: {stats:?}");
         }
     }
+}
+
+/// What all consumers have counted together never goes back, whoever closes in the middle of a round, and is the sum of what each of
+/// them says.
+#[test]
+fn totals_are_the_sum_over_all_consumers_there_ever_were() {
+    for_each_seed(6, |seed| {
+        let mut world = World::new(seed);
+        let mut told_before = WorkerStats::default();
+        for step in 0..3_000 {
+            world.step();
+            world.sim.relay.count_together(world.sim.now);
+            if step % 50 == 49 {
+                world.sim.relay.count_together_if_few(world.sim.now);
+                let (mut offered, mut plis) = world.gone;
+                for consumer in world.consumers.keys().copied().collect::<Vec<_>>() {
+                    let stats = world.sim.stats(consumer);
+                    offered += stats.packets_in;
+                    plis += stats.pli_count;
+                }
+                let told = world.sim.relay.media_totals();
+                assert_eq!((told.packets_offered, told.plis_received), (offered, plis));
+            }
+            let told = world.sim.relay.media_totals();
+            let went_back = told_before.to_words().into_iter().zip(told.to_words());
+            assert!(went_back.into_iter().all(|(before, now)| before <= now));
+            told_before = told;
+        }
+        assert!(
+            told_before.packets_forwarded > 5_000 && world.gone.0 > 1_000,
+            "{told_before:?}"
+        );
+        assert!(told_before.transports_unrouted.total() > 0, "{told_before:?}");
+    });
+}
+
+/// A successor counts what came since: what its predecessor has told is added by the supervisor.
+#[test]
+fn what_was_taken_over_is_not_counted_again() {
+    let mut sim = Sim::new(4);
+    let room = sim.room();
+    let sender = sim.transport(room);
+    let mut track = sim.camera(sender, CodecName::Vp8);
+    let receiver = sim.transport(room);
+    let consumers = [sim.consumer(receiver, &track), sim.consumer(receiver, &track)];
+    let send = |sim: &mut Sim, track: &mut Track| {
+        let packets = track.stream().frame_of(5, true);
+        sim.send(sender, &packets);
+    };
+    send(&mut sim, &mut track);
+    sim.pli(consumers[0]);
+    sim.relay.count_together_if_few(sim.now);
+    let told = sim.relay.media_totals();
+    assert_eq!(
+        (told.packets_offered, told.packets_forwarded, told.plis_received),
+        (10, 10, 1)
+    );
+    assert_eq!(told.key_frames_received, 1);
+
+    for deaths in 1..3 {
+        // What somebody has seen is in the page.
+        for consumer in consumers {
+            sim.stats(consumer);
+        }
+        sim.die();
+        sim.succeed();
+        sim.relay.count_together_if_few(sim.now);
+        let told = sim.relay.media_totals();
+        assert_eq!((told.packets_offered, told.plis_received), (0, 0), "{told:?}");
+        send(&mut sim, &mut track);
+        sim.relay.count_together_if_few(sim.now);
+        let told = sim.relay.media_totals();
+        assert_eq!((told.packets_offered, told.packets_forwarded), (10, 10));
+        assert_eq!(sim.stats(consumers[1]).packets_in, 5 + 5 * deaths, "a consumer goes on");
+    }
+    sim.command(Method::CloseConsumer { consumer: consumers[0] });
+    sim.relay.count_together_if_few(sim.now);
+    assert_eq!(sim.relay.media_totals().packets_offered, 10);
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl Supervisor {
 
     pub(crate) fn stats(&mut self) -> WorkerStats {
         match self.request(Method::WorkerStats) {
-            Ok(Reply::WorkerStats(stats)) => stats,
+            Ok(Reply::WorkerStats(stats)) => *stats,
             other => panic!("{other:?}"),
         }
     }

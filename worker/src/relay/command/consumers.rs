@@ -6,6 +6,7 @@ use weir_channel::message::{CreateConsumer, MediaKind, Reply, WorkerError};
 use crate::page::layout::Table;
 use crate::relay::consumer::Consumer;
 use crate::relay::keys::{ConsumerKey, ProducerKey, TransportKey};
+use crate::relay::media_totals::Counted;
 use crate::relay::parameters::{check_consumer, invalid};
 use crate::relay::producer::Producer;
 use crate::relay::repair::Repair;
@@ -257,12 +258,15 @@ impl Relay {
     }
 
     pub(in crate::relay) fn close_consumer(&mut self, key: ConsumerKey) {
-        self.consumers[key].paused = true;
+        let consumer = &mut self.consumers[key];
+        consumer.update_counters(&self.producers[consumer.producer].counters);
+        consumer.paused = true;
         self.attach(key); // leaves every stream's list
         self.leave_producer(key);
         let Some(consumer) = self.consumers.remove(key) else {
             return;
         };
+        self.media_totals.on_gone(key, Counted::by_consumer(&consumer));
         self.page.leave_at(Table::Consumers, consumer.key.index().slot);
         self.reports
             .on_consumer_left(&consumer, &mut self.transports[consumer.transport]);

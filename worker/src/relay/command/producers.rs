@@ -4,6 +4,7 @@ use weir_channel::id::ProducerId;
 use weir_channel::message::{CreateProducer, WorkerError};
 
 use crate::relay::keys::{ProducerKey, TransportKey};
+use crate::relay::media_totals::Counted;
 use crate::relay::parameters::check_producer;
 use crate::relay::producer::Producer;
 use crate::relay::transport::TransportKind;
@@ -143,6 +144,9 @@ impl Relay {
         let Some(producer) = self.producers.remove(key) else {
             return;
         };
+        for stream in &producer.streams {
+            self.media_totals.on_gone(key, Counted::by_stream(stream));
+        }
         self.forget_kept_streams(&producer);
         self.activity.on_producer_left(key);
         producer.leave_clock(&mut self.reports.clocks);
