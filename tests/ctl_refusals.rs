@@ -417,6 +417,36 @@ async fn what_can_be_done_without_is_missed_once_and_media_flows_on_a_shared_por
 }
 
 #[tokio::test]
+async fn the_doctor_names_what_is_refused_and_what_follows() {
+    for (missed, refused) in OPTIONAL {
+        let Some(name) = missed.filter(|name| ["UDP_GRO", "UDP_SEGMENT", "SO_RXQ_OVFL"].contains(name)) else {
+            continue;
+        };
+        let args = [
+            "doctor",
+            "--json",
+            "--rtc-ipv4",
+            "127.0.0.1",
+            "--rtc-ipv6",
+            "off",
+            "--start-timeout",
+            "60s",
+        ];
+        let doctor = refused.spawn(weir(args)).await;
+        let told = soon("the doctor", doctor.wait_with_output()).await.unwrap();
+        assert!(told.status.success(), "{name}: {told:?}");
+        let report: Value = serde_json::from_slice(&told.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        let found = findings
+            .iter()
+            .find(|finding| finding["found"].as_str().unwrap().contains(name));
+        let found = found.unwrap_or_else(|| panic!("{name}: {report}"));
+        assert_eq!(found["verdict"], "warn");
+        assert!(found["advice"].is_string(), "{found}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_done_without_fails_the_start_and_is_named() {
     for (name, refused) in NEEDED {
         for ports in [Ports::Own, Ports::Shared] {

@@ -6,10 +6,16 @@ mod command;
 mod loopback;
 
 use std::fs;
+use std::io::Read as _;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use command::{Manager, Scratch, Serve, soon};
-use nix::sys::signal::Signal;
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -169,8 +175,8 @@ async fn an_operators_token_is_exchanged_also_for_who_is_connected() {
     assert_eq!(status(&mut before, FIRST).await, "200");
     fs::write(&token, SECOND).unwrap();
     assert_eq!(status(&mut before, FIRST).await, "200", "nobody has said so yet");
-    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
-    nix::sys::signal::kill(pid, Signal::SIGHUP).unwrap();
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGHUP).unwrap();
     assert!(manager.told().await.starts_with("RELOADING=1"));
     assert_eq!(manager.told().await, "READY=1");
     assert_eq!(status(&mut before, FIRST).await, "401");
@@ -178,4 +184,53 @@ async fn an_operators_token_is_exchanged_also_for_who_is_connected() {
     assert_eq!(status(&mut after, SECOND).await, "200");
     assert_eq!(status(&mut before, SECOND).await, "200");
     child.kill().await.unwrap();
+}
+
+/// What is written to a terminal, up to the line that has this in it.
+async fn until_line(terminal: &PtyMaster, wanted: &'static str) {
+    let mut terminal = fs::File::from(terminal.as_fd().try_clone_to_owned().unwrap());
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut said = Vec::new();
+        let mut part = [0; 4096];
+        while !String::from_utf8_lossy(&said).contains(wanted) {
+            let length = terminal.read(&mut part).unwrap();
+            said.extend(&part[..length]);
+        }
+    });
+    soon(wanted, reading).await.unwrap();
+}
+
+// tty(4), credentials(7): whoever leads a session gets SIGHUP when its terminal is gone, and has no terminal then.
+#[tokio::test]
+async fn a_server_ends_with_the_terminal_that_it_was_started_from() {
+    let scratch = Scratch::new();
+    let serve = scratch.serve();
+    // No other process gets this end.
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let mut slave = fs::OpenOptions::new();
+    slave.read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits());
+    let slave = slave.open(ptsname_r(&master).unwrap()).unwrap();
+    let mut command = tokio::process::Command::new("setsid");
+    command
+        .arg("--ctty")
+        .arg(serve.as_std().get_program())
+        .args(serve.as_std().get_args());
+    command.args(["--log-level", "info"]).kill_on_drop(true);
+    command
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave.try_clone().unwrap())
+        .stderr(slave);
+    let mut server = command.spawn().unwrap();
+    // It has the other ends.
+    drop(command);
+    until_line(&master, "is ready").await;
+    let pid = Pid::from_raw(server.id().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGHUP).unwrap();
+    until_line(&master, "read the settings again").await;
+    drop(master);
+    let status = soon("the server's end", server.wait()).await.unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(scratch.files(), [] as [&str; 0], "no socket and no lock file");
 }

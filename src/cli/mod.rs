@@ -3,6 +3,7 @@
 mod chaos;
 mod ctl;
 mod demo;
+mod doctor;
 mod load;
 mod measuring;
 mod palette;
@@ -31,6 +32,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Relay recorded media through real workers, pause, resume and switch it, and check every packet
     Demo(demo::DemoArgs),
+    /// Look for what would keep a server on this machine from working well
+    Doctor(Box<doctor::DoctorArgs>),
     /// Measure the relay's speed, compared with the kernel alone
     Load(load::LoadArgs),
     /// Kill workers under load, and measure what their receivers notice
@@ -45,6 +48,7 @@ impl Cli {
             Command::Ctl(ctl) => ctl.run(Self::command()),
             Command::Token(token) => token.run(),
             Command::Demo(demo) => demo.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Load(load) => load.run(),
             Command::Chaos(chaos) => chaos.run(),
         }
