@@ -12,7 +12,7 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use zeroize::Zeroizing;
 
 use super::claims::Claims;
-use super::token_keys::{KeyError, failed, name_of, read_file, secret_in};
+use super::token_keys::{KeyError, choose_library, failed, name_of, read_file, secret_in};
 
 /// What a key is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +36,7 @@ impl SigningKey {
     /// # Errors
     /// When the file cannot be read, or has no such key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
+        choose_library();
         let failed = failed(path);
         let name = name_of(path)?;
         let (text, _) = read_file(path)?;
@@ -44,7 +45,7 @@ impl SigningKey {
             return Ok(Self {
                 name,
                 algorithm: Algorithm::HS256,
-                key: EncodingKey::from_secret(secret.as_bytes()),
+                key: EncodingKey::from_secret(secret.as_bytes()).map_err(|error| failed(&error))?,
             });
         }
         let pem = pem::parse(text.as_bytes()).map_err(|error| failed(&error))?;

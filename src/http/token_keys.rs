@@ -3,6 +3,7 @@
 //! Which algorithm a key is for follows from the key alone, so a token can choose neither `none` nor a public key as the secret of
 //! another algorithm (RFC 8725 §3.1). Keys that a token brings with it, or links to, are not looked at.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -10,7 +11,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use jsonwebtoken::crypto::aws_lc;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 use super::claims::{Claims, LEEWAY_S, LIFETIME_MAX_S};
@@ -107,6 +111,7 @@ impl TokenKeys {
     /// # Errors
     /// When there is no key, or one that cannot be used: it is too short, or others could read or change it.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
+        choose_library();
         let keys = read_all(path)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -190,9 +195,13 @@ impl TokenKey {
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
-        let payload = jsonwebtoken::decode::<serde::de::IgnoredAny>(token, &self.key, &validation);
-        payload.map_err(|_| TokenError::Signature)?;
-        // Only now, so that who has no key learns nothing of how claims are read.
+        // Claims are an object (RFC 7519 §4); they would be read from a list, too.
+        let payload = jsonwebtoken::decode::<BTreeMap<String, IgnoredAny>>(token, &self.key, &validation);
+        payload.map_err(|error| match error.kind() {
+            // The payload's, which is read only if the signature is good; the header has been read before.
+            ErrorKind::Json(_) => TokenError::Claims,
+            _ => TokenError::Signature,
+        })?;
         let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, &validation);
         decoded.map(|data| data.claims).map_err(|_| TokenError::Claims)
     }
@@ -313,7 +322,7 @@ impl TokenKey {
             return Ok(Self {
                 name,
                 algorithm: Algorithm::HS256,
-                key: DecodingKey::from_secret(secret.as_bytes()),
+                key: DecodingKey::from_secret(secret.as_bytes()).map_err(|error| failed(&error))?,
                 digest,
             });
         }
@@ -336,6 +345,13 @@ impl TokenKey {
             _ => Err(failed(&"this is no Ed25519 public key (PUBLIC KEY in PEM)")),
         }
     }
+}
+
+/// Has tokens signed and checked with the library that everything else here uses. Left to itself, jsonwebtoken follows the features
+/// that it was built with, and panics at the first token if an embedding program has chosen another library, too.
+pub(super) fn choose_library() {
+    // It fails if this was called before, or the program has chosen: both are what is wanted.
+    let _ = aws_lc::DEFAULT_PROVIDER.install_default();
 }
 
 /// The name of the key in a file.
@@ -463,7 +479,7 @@ mod tests {
         forged(
             &Header::new(Algorithm::HS256),
             claims,
-            &EncodingKey::from_secret(secret.as_bytes()),
+            &EncodingKey::from_secret(secret.as_bytes()).unwrap(),
         )
     }
 
@@ -522,12 +538,12 @@ mod tests {
         let public = own.write("pair.pub.pem", &pem, 0o644);
         let keys = TokenKeys::read(&public).unwrap();
         let der = pem::parse(&pem).unwrap().into_contents();
-        // What everybody knows is nobody's secret.
-        for secret in [pem.as_bytes(), pem.trim_end().as_bytes(), &der, &der[12..], b""] {
+        // What everybody knows is nobody's secret. (HMAC fills a secret up with zeros, so that one zero is as good as an empty one.)
+        for secret in [pem.as_bytes(), pem.trim_end().as_bytes(), &der, &der[12..], b"\0"] {
             for kid in [None, Some("pair".to_owned())] {
                 let mut header = Header::new(Algorithm::HS256);
                 header.kid = kid;
-                let token = forged(&header, &claims(), &EncodingKey::from_secret(secret));
+                let token = forged(&header, &claims(), &EncodingKey::from_secret(secret).unwrap());
                 assert_eq!(keys.verify(&token, NOW), Err(TokenError::Signature));
             }
         }
@@ -537,7 +553,7 @@ mod tests {
             let token = forged(
                 &Header::new(algorithm),
                 &claims(),
-                &EncodingKey::from_secret(SECRET.as_bytes()),
+                &EncodingKey::from_secret(SECRET.as_bytes()).unwrap(),
             );
             assert_eq!(keys.verify(&token, NOW), Err(TokenError::Signature), "{algorithm:?}");
         }
@@ -638,6 +654,8 @@ mod tests {
         check(json!(NOW + 60), Some(NOW + LEEWAY_S + 1), Err(TokenError::NotYetValid));
         check(json!(NOW + 60), Some(u64::MAX), Err(TokenError::NotYetValid));
         check(json!("soon"), None, Err(TokenError::Claims));
+        let list = json!(["stage", "alice", true, true, true, NOW + 60]);
+        assert_eq!(keys.verify(&signed(&list, SECRET), NOW), Err(TokenError::Claims));
         assert!(!TokenError::Expired.is_guess() && !TokenError::Claims.is_guess());
     }
 

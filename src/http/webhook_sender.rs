@@ -96,9 +96,13 @@ impl FromStr for WebhookUrl {
         if bare.is_empty() {
             return Err(wrong("has no host"));
         }
+        let port = match authority.as_str() == host {
+            true => Some(if is_encrypted { 443 } else { 80 }),
+            false => authority.port_u16(),
+        };
         Ok(Self {
             host: bare.to_owned(),
-            port: authority.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 }),
+            port: port.ok_or_else(|| wrong("has a port that there cannot be"))?,
             authority: HeaderValue::try_from(authority.as_str()).map_err(|_| wrong("has no host"))?,
             is_encrypted,
             path: uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
@@ -358,6 +362,7 @@ mod tests {
             "http://a b/",
             "unix:///run/x",
             "http://a:99999/",
+            "http://a:/",
             &long,
         ] {
             let error = wrong.parse::<WebhookUrl>().unwrap_err();
