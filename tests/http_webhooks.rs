@@ -33,7 +33,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use weir::http::{ControlOptions, Limits, WebhookSecrets, WebhookStats, Webhooks};
@@ -212,10 +212,10 @@ async fn events_are_sent_signed_and_as_the_stream_tells_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_was_away_gets_everything_in_order() {
-    // A port at which nobody is yet.
-    let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // A port at which nobody listens yet, and which nobody else gets.
+    let reserved = TcpSocket::new_v4().unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = reserved.local_addr().unwrap();
-    drop(reserved);
     let (control, webhooks) = start(&[format!("http://{address}/")], &["roomOpened"]).await;
     let mut client = control.client().await;
     for _ in 0..3 {
@@ -228,7 +228,7 @@ async fn an_endpoint_that_was_away_gets_everything_in_order() {
     })
     .await;
     let hook = Hook::new(&[Does::Answers(500), Does::Answers(204), Does::Answers(503)]);
-    hook.serve(TcpListener::bind(address).await.unwrap());
+    hook.serve(reserved.listen(16).unwrap());
     let heard = hook.heard(5).await;
     let rooms: Vec<u64> = heard
         .iter()
