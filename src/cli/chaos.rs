@@ -94,7 +94,7 @@ pub(crate) struct ChaosArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 300, value_parser = clap::value_parser!(u32).range(60..=1_200))]
     payload: u32,
     /// How many seconds to wait after everybody gets something again and the worker has all that it had, before the next fault
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.2)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     interval: f64,
     /// What workers and faults are drawn from: the same seed strikes the same ones
     #[arg(long, value_name = "SEED", default_value_t = 1)]

@@ -1,10 +1,10 @@
 //! `weir doctor`: whether this machine, with these settings, can do what a server needs, and what to do where it cannot.
 //!
 //! Most of it is what a server finds out itself when it starts: one is started for a moment, with one worker, and what it warns of is
-//! collected ([`rehearsal`]). The rest is looked up ([`machine`]).
+//! collected ([`trial`]). The rest is looked up ([`machine`]).
 
 mod machine;
-mod rehearsal;
+mod trial;
 
 use std::fmt;
 use std::io::Write;
@@ -101,7 +101,7 @@ impl DoctorArgs {
             }
         };
         let mut findings = machine::look(&settings);
-        findings.extend(rehearsal::rehearse(settings));
+        findings.extend(trial::try_out(settings));
         let report = Report {
             ok: findings.iter().all(|finding| finding.verdict < Verdict::Fail),
             findings,

@@ -26,7 +26,10 @@ const FIRST_RATE: f64 = 20_000.0;
 /// How long the load is looked at in one step of the search.
 const STEP: Duration = Duration::from_millis(500);
 
-const STEPS_MAX: usize = 10;
+const STEPS_MAX: usize = 14;
+
+/// Steps in a row that make workers no busier, until that is believed: one alone may have met something else that took the CPU.
+const STUCK_MAX: usize = 2;
 
 /// The load that was asked for, nearly.
 const NEARLY: f64 = 0.05;
@@ -126,6 +129,7 @@ impl Experiment<'_> {
         let mut load = 0.0;
         let progress = Progress::new("looking for the load, step", STEPS_MAX as u64);
         let mut before = (0.0, 0.0);
+        let mut stuck = 0;
         for _ in 0..STEPS_MAX {
             self.driver.set_rate(rate)?;
             sleep(STEP / 2).await;
@@ -137,7 +141,9 @@ impl Experiment<'_> {
                 break;
             }
             let (rate_before, load_before) = before;
-            if rate > RAISED * rate_before && load_before > 0.0 && load < (1.0 + NEARLY) * load_before {
+            let is_stuck = rate > RAISED * rate_before && load_before > 0.0 && load < (1.0 + NEARLY) * load_before;
+            stuck = if is_stuck { stuck + 1 } else { 0 };
+            if stuck == STUCK_MAX {
                 // What is sent beyond what they can do only waits.
                 self.driver.set_rate(rate_before)?;
                 progress.say(&format!(
@@ -146,7 +152,9 @@ impl Experiment<'_> {
                 ));
                 return Ok(load_before);
             }
-            before = (rate, load);
+            if !is_stuck {
+                before = (rate, load);
+            }
             // Packets that come closer to each other cost less each, so this comes from below.
             rate *= (self.args.load / load.max(0.01)).clamp(0.3, 1.6);
         }

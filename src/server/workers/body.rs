@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitStatus;
 
+use nix::time::{ClockId, clock_getcpuclockid};
+use nix::unistd::Pid;
 use tokio::process::Child;
 
 #[cfg(test)]
@@ -23,6 +25,18 @@ impl Body {
             Self::Process(child) => child.id(),
             #[cfg(test)]
             Self::Simulated(simulated) => Some(simulated.pid),
+        }
+    }
+
+    /// The clock of how long CPUs have worked for it; `None`: there is none.
+    pub(crate) fn cpu_clock(&self) -> Option<ClockId> {
+        match self {
+            Self::Process(child) => {
+                let pid = i32::try_from(child.id()?).ok()?;
+                clock_getcpuclockid(Pid::from_raw(pid)).ok()
+            }
+            #[cfg(test)]
+            Self::Simulated(_) => None,
         }
     }
 

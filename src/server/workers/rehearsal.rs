@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::time::ClockId;
 use tokio::time::{sleep, timeout};
 use weir_channel::endpoint::{FromWorker, RequestSender, Together, WorkerReceiver};
 use weir_channel::error::ChannelError;
@@ -18,10 +19,17 @@ use crate::server::workers::link::{Accepted, Link, deadline_after, to_rehearse};
 
 /// The most requests that a spare is asked at once: what it does takes the CPU from the worker, which has it back after a fraction of a
 /// millisecond.
-const TOGETHER_MAX: usize = 64;
+const TOGETHER_MAX: usize = 32;
 
-/// How long the CPU is the worker's then, as long as the spare makes what is there already.
+/// As long as the spare makes what is there already, the CPU is the worker's for so many times as long as the spare has used it. A spare
+/// that takes its half of a busy CPU makes everybody wait, and most of all those who have just waited for its predecessor.
+const PAUSE_RATIO: u32 = 9;
+
+/// How long that is where nobody knows how long the spare has used it.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// And at most: somebody else has the CPU, too.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How long a spare may take to finish what it has heard of, when the worker is dead: it should be done already.
 const FINISH_TIME_MAX: Duration = Duration::from_millis(250);
@@ -85,6 +93,10 @@ pub(crate) struct Rehearsal {
     last_id: u64,
     /// What it was told and has not done yet: whether that was accepted by its worker since the rehearsal began.
     unanswered: VecDeque<bool>,
+    /// The clock of what it uses of a CPU.
+    cpu_clock: Option<ClockId>,
+    /// What that showed when it was told that.
+    told_at: Duration,
     /// It has had all rooms once: from now on it can do whatever the worker can.
     is_complete: bool,
     heard: Vec<FromWorker>,
@@ -92,7 +104,7 @@ pub(crate) struct Rehearsal {
 
 impl Rehearsal {
     /// Begins one with a spare that was told nothing yet.
-    pub(crate) fn new(link: Arc<Link>, state: &Mutex<State>) -> Self {
+    pub(crate) fn new(link: Arc<Link>, state: &Mutex<State>, cpu_clock: Option<ClockId>) -> Self {
         let (accepted, rooms) = link.follow(state);
         Self {
             link,
@@ -103,6 +115,8 @@ impl Rehearsal {
             in_frame: Vec::new(),
             last_id: 0,
             unanswered: VecDeque::new(),
+            cpu_clock,
+            told_at: Duration::ZERO,
             is_complete: false,
             heard: Vec::new(),
         }
@@ -143,7 +157,7 @@ impl Rehearsal {
             let heard = receiver.next().await?;
             self.hear(heard)?;
             if self.unanswered.is_empty() && !self.is_complete {
-                sleep(PAUSE).await;
+                sleep(self.pause()).await;
             }
             return Ok(());
         }
@@ -223,9 +237,20 @@ impl Rehearsal {
         if self.together.is_empty() {
             return Ok(false);
         }
+        self.told_at = self.cpu_time().unwrap_or_default();
         sender.send_together(&mut self.together).await?;
         self.unanswered.extend(self.in_frame.drain(..));
         Ok(true)
+    }
+
+    fn cpu_time(&self) -> Option<Duration> {
+        self.cpu_clock?.now().ok().map(Duration::from)
+    }
+
+    /// For how long the CPU is the worker's now.
+    fn pause(&self) -> Duration {
+        let used = self.cpu_time().map(|now| now.saturating_sub(self.told_at));
+        used.map_or(PAUSE, |used| (used * PAUSE_RATIO).min(PAUSE_MAX))
     }
 
     fn hear(&mut self, heard: FromWorker) -> Result<(), Broken> {

@@ -93,7 +93,7 @@ impl Shared {
         let ids = Arc::new(Ids::default());
         let addresses = LocalAddresses::find(&settings)?;
         let sockets = Arc::new(SocketMaker::new(&settings));
-        sockets.rehearse(addresses, settings.rtc_tcp)?;
+        sockets.probe(addresses, settings.rtc_tcp)?;
         let workers = Workers::new(&settings)?;
         let shared_ports = SharedPorts::open(&settings, addresses, &sockets, workers.count())?.map(Arc::new);
         let state = State::new(Arc::clone(&ids));

@@ -14,7 +14,7 @@
 mod connected;
 mod listening;
 mod local_addresses;
-mod rehearsal;
+mod probe;
 mod shared_ports;
 
 use std::io;

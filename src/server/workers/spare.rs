@@ -18,6 +18,9 @@ use crate::server::workers::slot::Slot;
 /// How long to wait before a spare that did not come up, or did not stay, is made again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// After a death, what has waited for the next process takes all of the CPU for so long, and should have it.
+const SETTLED_AFTER: Duration = Duration::from_millis(100);
+
 /// The spare of a slot. When it is dropped its process is killed.
 #[derive(Debug)]
 pub(crate) struct Spare {
@@ -26,12 +29,13 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
-    /// Has one made, and made again when it dies.
-    pub(crate) fn keep(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Self {
+    /// Has one made, and made again when it dies. `is_restored`: the process that serves has just taken another one's place.
+    pub(crate) fn keep(shared: &Arc<Shared>, slot: &Arc<Slot>, is_restored: bool) -> Self {
         let (wanted, is_wanted) = oneshot::channel();
+        let after = if is_restored { SETTLED_AFTER } else { Duration::ZERO };
         Self {
             wanted: Some(wanted),
-            task: tokio::spawn(keep(Arc::clone(shared), Arc::clone(slot), is_wanted)),
+            task: tokio::spawn(keep(Arc::clone(shared), Arc::clone(slot), is_wanted, after)),
         }
     }
 
@@ -55,8 +59,19 @@ impl Drop for Spare {
     }
 }
 
-async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, mut wanted: oneshot::Receiver<()>) -> Option<Born> {
+async fn keep(
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    mut wanted: oneshot::Receiver<()>,
+    mut after: Duration,
+) -> Option<Born> {
     loop {
+        tokio::select! {
+            biased;
+            _ = &mut wanted => return None,
+            () = sleep(after) => {}
+        }
+        after = RETRY_AFTER;
         match bear(&shared, &slot).await {
             Ok(process) => {
                 if let Some(process) = rehearse(&shared, &slot, process, &mut wanted).await {
@@ -66,11 +81,6 @@ async fn keep(shared: Arc<Shared>, slot: Arc<Slot>, mut wanted: oneshot::Receive
             Err(stillborn) => {
                 tracing::warn!(worker = slot.id().0, cause = %stillborn.cause, "the spare process of a worker did not start");
             }
-        }
-        tokio::select! {
-            biased;
-            _ = &mut wanted => return None,
-            () = sleep(RETRY_AFTER) => {}
         }
     }
 }
@@ -88,7 +98,7 @@ async fn rehearse(
         let _ = wanted.await;
         return Some(Some(process));
     };
-    let mut rehearsal = Rehearsal::new(Arc::clone(&link), &shared.state);
+    let mut rehearsal = Rehearsal::new(Arc::clone(&link), &shared.state, process.child.cpu_clock());
     tokio::select! {
         biased;
         _ = wanted => {

@@ -296,7 +296,7 @@ async fn live(
             () = link.serves(), if !serves => {
                 serves = true;
                 estate.pollers = None;
-                estate.spare = Some(Spare::keep(shared, slot));
+                estate.spare = Some(Spare::keep(shared, slot, estate.inheritance.is_some()));
             }
             _ = closing.wait_for(|closing| *closing) => break None,
             how = &mut conversation => break Some(how),

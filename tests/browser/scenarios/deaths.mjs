@@ -35,11 +35,12 @@ const isMove = ({ type }) => type === 'iceSelectedTupleChanged';
 /** In the page: from now on, keeps what states its connections come to. */
 function watch() {
   window.states = [];
+  const from = performance.now();
   for (const direction of ['send', 'recv']) {
     const connection = window.__weir.call.peerConnection(direction);
     const [{ transport }] = direction === 'send' ? connection.getSenders() : connection.getReceivers();
     const keep = (target, event, look) =>
-      target?.addEventListener(event, () => window.states.push(`${direction} ${look()}`));
+      target?.addEventListener(event, () => window.states.push(`${Math.round(performance.now() - from)} ms: ${direction} ${look()}`));
     keep(connection, 'iceconnectionstatechange', () => `ICE ${connection.iceConnectionState}`);
     keep(connection, 'negotiationneeded', () => 'negotiation needed');
     keep(transport, 'statechange', () => `DTLS ${transport.state}`);
@@ -155,9 +156,10 @@ async function outlive({ stage, control, room, step }, protocol) {
   moves += items.filter(isMove).length;
   const withoutPair = ({ pair, pairChanges, ...rest }) => rest;
   const lasting = (of) => JSON.stringify(moves > 0 ? of.map(({ send, recv }) => [send, recv].map(withoutPair)) : of);
-  check(lasting(after) === lasting(before), `before ${JSON.stringify(before)}, after ${JSON.stringify(after)}`);
-  check(moves > 0 || (await tuples()) === tuplesBefore, `the tuples were ${tuplesBefore}`);
   const states = await Promise.all(people.map(([one]) => one.page.evaluate(() => window.states)));
+  const unlike = () => `before ${JSON.stringify(before)}, after ${JSON.stringify(after)}, by way of ${JSON.stringify(states)}`;
+  check(lasting(after) === lasting(before), unlike());
+  check(moves > 0 || (await tuples()) === tuplesBefore, `the tuples were ${tuplesBefore}`);
   // A browser may have waited for a while, on a busy machine: of that comes nothing more than this.
   const others = states
     .flat()

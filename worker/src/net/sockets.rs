@@ -18,6 +18,7 @@ mod shared_ports;
 mod stream;
 mod webrtc;
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -32,7 +33,7 @@ pub use self::options::{drop_count, prepare, stamp_arrivals};
 use self::options::{reconnect, stamp_as_others};
 pub(super) use self::path::Path;
 pub use self::plain::TransportSockets;
-use self::plain::{Ports, slot_of};
+use self::plain::{Ports, canonical, slot_of};
 use self::shared_ports::SharedPort;
 pub use self::shared_ports::{FirstPacket, UnassignedConnection};
 pub use super::source::Side;
@@ -104,6 +105,7 @@ impl Sockets {
             local: rtp.local,
             rtcp,
             remote: None,
+            noted: rtp.noted,
             counters: SocketCounters::default(),
             drop_counts: [0; 4],
         }));
@@ -140,6 +142,7 @@ impl Sockets {
             unconnected: connected.try_clone().unwrap(),
             connected,
             local: somewhere.into(),
+            noted: None,
         };
         self.attach(transport, TransportSockets { rtp, rtcp: None });
         let remote = Remote {
@@ -227,17 +230,30 @@ impl Sockets {
     }
 
     /// Goes on with sockets that another worker has left connected. They are connected anew only if that was to somewhere else:
-    /// what comes between would go to the other socket, and be out of order.
+    /// what comes between would go to the other socket, and be out of order. `is_noted`: they have stayed where
+    /// [`TransportSockets::note_remotes`] has found them.
     ///
     /// # Errors
     /// As [`Sockets::connect`].
-    pub fn resume(&mut self, transport: TransportIx, remote: Option<Remote>) -> Result<(), WorkerError> {
+    pub fn resume(
+        &mut self,
+        transport: TransportIx,
+        remote: Option<Remote>,
+        is_noted: bool,
+    ) -> Result<(), WorkerError> {
         let rtp = self.get(transport, Port::Rtp, Side::Connected);
         let is_kept = self.ports(transport).zip(rtp).is_some_and(|(ports, rtp)| {
-            plain::is_connected_to(&rtp, &ports.local, remote.map(|remote| remote.rtp))
+            let is_as_noted = |noted: Option<SocketAddr>, remote: Option<SocketAddr>| {
+                is_noted && remote.is_some_and(|remote| noted == Some(canonical(remote)))
+            };
+            let (rtp_remote, rtcp_remote) = (
+                remote.map(|remote| remote.rtp),
+                remote.and_then(|remote| remote.rtcp_or_next()),
+            );
+            (is_as_noted(ports.noted, rtp_remote) || plain::is_connected_to(&rtp, &ports.local, rtp_remote))
                 && ports.rtcp.as_ref().is_none_or(|rtcp| {
-                    let remote = remote.and_then(|remote| remote.rtcp_or_next());
-                    plain::is_connected_to(&rtcp.connected, &rtcp.local, remote)
+                    is_as_noted(rtcp.noted, rtcp_remote)
+                        || plain::is_connected_to(&rtcp.connected, &rtcp.local, rtcp_remote)
                 })
         });
         if is_kept {

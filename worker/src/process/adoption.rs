@@ -31,8 +31,8 @@ pub(super) struct Adoptions {
     rooms: BTreeMap<RoomId, Adoption>,
     /// Those whose sockets nobody has read for too long.
     stale: BTreeSet<RoomId>,
-    /// Sockets that are watched when all rooms are there: strangers come to them.
-    later: Vec<(TransportIx, Port)>,
+    /// Sockets that are watched when all rooms are there: strangers come to them, or nothing but what receivers say.
+    later: Vec<(TransportIx, Port, Side)>,
     /// And so nobody has read shared ports.
     are_shared_ports_stale: bool,
     /// The pages that are read, by their writers: hundreds of rooms come from one page, in which all objects were looked for once.
@@ -146,6 +146,7 @@ impl<S: Shell> EventLoop<S> {
         self.adoptions.are_shared_ports_stale |= is_stale;
         for transport in transports {
             let is_reached = self.egress.sockets.remote(transport).is_some();
+            let only_receives = is_reached && !self.relay.has_producers(transport);
             let mut add = |socket: BorrowedFd<'_>, source| {
                 if is_stale {
                     self.sieve.drop_waiting(now, source);
@@ -156,8 +157,9 @@ impl<S: Shell> EventLoop<S> {
             };
             // One that was closed meanwhile has no sockets any more.
             self.egress.sockets.each(transport, |port, side, socket| {
-                if side == Side::Unconnected && is_reached && !is_stale {
-                    self.adoptions.later.push((transport, port));
+                let is_later = only_receives || (is_reached && side == Side::Unconnected);
+                if is_later && !is_stale {
+                    self.adoptions.later.push((transport, port, side));
                 } else {
                     add(socket, Source::Socket { transport, port, side });
                 }
@@ -184,21 +186,36 @@ impl<S: Shell> EventLoop<S> {
         Ok(Reply::Done)
     }
 
+    /// Packets wait until a transport's socket is writable, which is watched already, or now.
+    pub(super) fn watch_blocked(&mut self, transport: TransportIx) {
+        let blocked = (transport, Port::Rtp, Side::Connected);
+        match self.adoptions.later.iter().position(|later| *later == blocked) {
+            Some(place) => {
+                self.adoptions.later.swap_remove(place);
+                self.watch_left(blocked, Interest::ReadWrite);
+            }
+            None => self.webrtc_and_io().1.watch(transport, Interest::ReadWrite),
+        }
+    }
+
     /// Watches some of the sockets that were left for later.
     pub(super) fn watch_later(&mut self) {
         for _ in 0..WATCHED_AT_ONCE_MAX {
-            let Some((transport, port)) = self.adoptions.later.pop() else {
+            let Some(left) = self.adoptions.later.pop() else {
                 return;
             };
-            let side = Side::Unconnected;
-            // Of a transport that was closed meanwhile there is nothing left, or another one that is watched already.
-            if let Some(socket) = self.egress.sockets.get(transport, port, side)
-                && let Err(errno) = self
-                    .poller
-                    .add(socket, Source::Socket { transport, port, side }, Interest::Read)
-            {
-                debug!(%errno, "epoll_ctl");
-            }
+            self.watch_left(left, Interest::Read);
+        }
+    }
+
+    fn watch_left(&self, (transport, port, side): (TransportIx, Port, Side), interest: Interest) {
+        // Of a transport that was closed meanwhile there is nothing left, or another one that is watched already.
+        if let Some(socket) = self.egress.sockets.get(transport, port, side)
+            && let Err(errno) = self
+                .poller
+                .add(socket, Source::Socket { transport, port, side }, interest)
+        {
+            debug!(%errno, "epoll_ctl");
         }
     }
 }

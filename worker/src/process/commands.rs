@@ -17,6 +17,7 @@ use crate::net::shell::{PollBackend, ReceiveBackend, Shell};
 use crate::net::sockets::{TransportSockets, os};
 use crate::page::layout::SocketCounts;
 use crate::relay::sink::{Sink as _, TransportIx};
+use crate::relay::succession::LeftOfSockets;
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
@@ -140,7 +141,12 @@ impl<S: Shell> EventLoop<S> {
             false => TransportSockets::adopt(descriptors, request.rtcp_mux)?,
         };
         let reply = self.relay.handle_command(now, method)?;
-        self.use_sockets(now, (request.room, request.transport), sockets, request.remote)?;
+        let counts = self.relay.socket_counts_left(now, request.room, request.transport);
+        let left = counts.map(|counts| LeftOfSockets {
+            counts,
+            is_where_said: false, // nobody has noted where that is
+        });
+        self.use_sockets(now, (request.room, request.transport), sockets, request.remote, left)?;
         Ok(reply)
     }
 
@@ -151,15 +157,16 @@ impl<S: Shell> EventLoop<S> {
         (room, transport): (RoomId, TransportId),
         sockets: TransportSockets,
         remote: Option<Remote>,
+        left: Option<LeftOfSockets>,
     ) -> Result<(), WorkerError> {
         let index = self.index_of(transport)?;
-        let counted = self.relay.socket_counts_left(now, room, transport);
         // What was learned is in the page of the worker before.
         let remote = self.relay.remote_of(index).or(remote);
         let registered = self.register(room, index, sockets);
-        self.go_on_counting(index, counted);
+        self.go_on_counting(index, left.map(|left| left.counts));
+        let is_noted = left.is_some_and(|left| left.is_where_said);
         let result = registered.and_then(|()| match (remote, self.adoptions.contains(room)) {
-            (remote, true) => self.egress.sockets.resume(index, remote),
+            (remote, true) => self.egress.sockets.resume(index, remote, is_noted),
             (Some(remote), false) => self.egress.sockets.connect(index, remote),
             (None, false) => Ok(()),
         });

@@ -431,7 +431,7 @@ impl<S: Shell> EventLoop<S> {
         while let Some(transport) = self.egress.poll_blocked() {
             match self.egress.sockets.sends_through(transport) {
                 Some(port) => self.wait_for_shared_port(port, transport),
-                None => self.webrtc_and_io().1.watch(transport, Interest::ReadWrite),
+                None => self.watch_blocked(transport),
             }
         }
         let (webrtc, mut io) = self.webrtc_and_io();

@@ -99,7 +99,9 @@ impl<S: Shell> EventLoop<S> {
         let laid = match method {
             _ if count == 0 => Laid::Nothing,
             Method::CreatePlainTransport(request) => {
-                Laid::Plain(TransportSockets::take_over(descriptors, request.rtcp_mux)?)
+                let mut sockets = TransportSockets::take_over(descriptors, request.rtcp_mux)?;
+                sockets.note_remotes();
+                Laid::Plain(sockets)
             }
             Method::CreateWebRtcTransport(request) => {
                 Laid::WebRtc(IceSockets::take_over(descriptors, &request.listeners)?)
@@ -145,6 +147,12 @@ impl<S: Shell> EventLoop<S> {
         let transports = &mut self.rehearsal.transports;
         match method {
             Method::CreatePlainTransport(request) => _ = transports.insert(request.transport, laid),
+            // Its worker has connected it.
+            Method::SetRemote { transport, .. } => {
+                if let Some(Laid::Plain(sockets)) = transports.get_mut(transport) {
+                    sockets.note_remotes();
+                }
+            }
             Method::CreateWebRtcTransport(request) => _ = transports.insert(request.transport, laid),
             _ => {}
         }
@@ -209,8 +217,8 @@ impl<S: Shell> EventLoop<S> {
     fn take_up_plain(&mut self, now: Time, room: RoomId, transport: TransportId) -> Result<(), WorkerError> {
         match self.rehearsal.claim(transport) {
             Some(Laid::Plain(sockets)) => {
-                self.relay.take_up_transport(now, room, transport)?;
-                self.use_sockets(now, (room, transport), sockets, None)
+                let left = self.relay.take_up_transport(now, room, transport)?;
+                self.use_sockets(now, (room, transport), sockets, None, left)
             }
             Some(Laid::WebRtc(_) | Laid::Nothing) => {
                 self.give_up_rehearsed(now, transport);

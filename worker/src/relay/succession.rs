@@ -25,6 +25,8 @@ use crate::page::layout::{
 use crate::page::predecessor::{Damaged, Predecessor};
 use crate::time::Time;
 
+pub use self::taking_up::LeftOfSockets;
+
 use self::kept_consumer::{ConsumerLegacy, NONE, of_no_source};
 use self::kept_stream::StreamLegacy;
 use self::kept_transport::TransportLegacy;

@@ -75,12 +75,14 @@ fn stream(first: u64, steps: &[Step]) -> (Vec<(u64, Vec<u8>)>, Vec<usize>) {
     }
     arrivals.sort();
     // A packet that is further behind than the gap it was overtaken over allows would be in another cycle for anybody.
-    let mut newest: u64 = first;
+    // Theirs goes back to a packet that comes late, and looks for the next one from there.
+    let (mut newest, mut theirs): (u64, u64) = (first, first);
     arrivals.retain(|(_, at)| {
         let index = packets[*at].0;
-        let within = newest.saturating_sub(index) < 2_000 && index.saturating_sub(newest) < 32_768;
+        let within = newest.saturating_sub(index) < 2_000 && index.saturating_sub(newest.min(theirs)) < 32_768;
         if within {
             newest = newest.max(index);
+            theirs = index;
         }
         within
     });

@@ -25,6 +25,8 @@ pub(super) struct PortSockets {
     pub(super) connected: OwnedFd,
     /// Where both are bound to.
     pub(super) local: SockaddrStorage,
+    /// Where the connected one was connected to when that was looked at beforehand.
+    pub(super) noted: Option<SocketAddr>,
 }
 
 impl TransportSockets {
@@ -46,6 +48,13 @@ impl TransportSockets {
     /// As there.
     pub fn take_over(descriptors: Vec<OwnedFd>, rtcp_mux: bool) -> Result<Self, WorkerError> {
         Self::take(descriptors, rtcp_mux, true)
+    }
+
+    /// Notes where they are connected to, while there is time for that.
+    pub fn note_remotes(&mut self) {
+        for port in [Some(&mut self.rtp), self.rtcp.as_mut()].into_iter().flatten() {
+            port.noted = remote_of(&port.connected, &port.local);
+        }
     }
 
     fn take(descriptors: Vec<OwnedFd>, rtcp_mux: bool, stays: bool) -> Result<Self, WorkerError> {
@@ -81,6 +90,7 @@ impl PortSockets {
                 local: local_address(&unconnected)?,
                 unconnected,
                 connected,
+                noted: None,
             });
         }
         for socket in [&unconnected, &connected] {
@@ -109,6 +119,7 @@ impl PortSockets {
             unconnected,
             connected,
             local,
+            noted: None,
         })
     }
 }
@@ -117,7 +128,12 @@ impl PortSockets {
 pub(super) fn remote_of(connected: &OwnedFd, local: &SockaddrStorage) -> Option<SocketAddr> {
     let peer = getpeername::<SockaddrStorage>(connected.as_raw_fd()).ok()?;
     let peer = address_of(&peer).ok().filter(|_| peer != *local)?;
-    Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+    Some(canonical(peer))
+}
+
+/// An address in the form in which IPv4 is never mapped to IPv6.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whether a socket that is bound there is connected to a remote, or to itself if there is none.
@@ -132,9 +148,7 @@ pub(super) fn is_connected_to(socket: &impl AsRawFd, local: &SockaddrStorage, re
             let v6 = peer.as_sockaddr_in6().map(|peer| SocketAddr::V6((*peer).into()));
             let peer = v4.or(v6);
             // A socket for both protocols names IPv4 addresses in their IPv6-mapped form.
-            peer.is_some_and(|peer| {
-                (peer.ip().to_canonical(), peer.port()) == (remote.ip().to_canonical(), remote.port())
-            })
+            peer.is_some_and(|peer| canonical(peer) == canonical(remote))
         }
     }
 }
@@ -146,6 +160,8 @@ pub(super) struct Ports {
     pub(super) local: SockaddrStorage,
     pub(super) rtcp: Option<PortSockets>,
     pub(super) remote: Option<Remote>,
+    /// As [`PortSockets::noted`], of the RTP port.
+    pub(super) noted: Option<SocketAddr>,
     pub(super) counters: SocketCounters,
     /// The last count seen of each socket; see [`slot_of`].
     pub(super) drop_counts: [u32; 4],

@@ -93,15 +93,17 @@ impl<S: Shell> EventLoop<S> {
         entry.failures = failures;
         // It is in the page before the relay's own part is: whatever is there of that without it was too much for the page.
         let made = match is_rehearsed {
-            true => self.relay.take_up_transport(now, request.room, request.transport),
-            false => self.relay.handle_command(now, method).map(drop),
+            true => {
+                let left = self.relay.take_up_transport(now, request.room, request.transport);
+                left.map(|left| left.map(|left| left.counts))
+            }
+            false => {
+                let made = self.relay.handle_command(now, method);
+                made.map(|_| self.relay.socket_counts_left(now, request.room, request.transport))
+            }
         };
-        if let Err(error) = made {
-            entry.kept.forget(self.relay.page_mut());
-            return Err(error);
-        }
+        let counted = made.inspect_err(|_| entry.kept.forget(self.relay.page_mut()))?;
         let index = self.index_of(request.transport)?;
-        let counted = self.relay.socket_counts_left(now, request.room, request.transport);
         let registered = self.register_listeners(request.room, index, sockets);
         self.go_on_counting(index, counted);
         if let Err(error) = registered {

@@ -16,6 +16,17 @@ pub(in super::super) struct TransportLegacy {
     pub(super) sockets: SocketCounts,
 }
 
+impl TransportLegacy {
+    /// Whether the other end was where it is said to be: nobody has learned anything else, or was about to hear it.
+    pub(super) fn is_where_said(&self, transport: &Transport) -> bool {
+        let kept = self.remote.rtp.address().map(|rtp| Remote {
+            rtp,
+            rtcp: self.remote.rtcp.address(),
+        });
+        !transport.kind.comedia() && self.remote.is_said != 0 && kept == transport.remote
+    }
+}
+
 impl Transport {
     /// Keeps where the other end is.
     pub(in super::super) fn keep_remote(&self, page: &Page) {

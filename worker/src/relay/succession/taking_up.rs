@@ -5,11 +5,22 @@ use std::collections::BTreeSet;
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
 use weir_channel::message::{NotTakenUp, WorkerError};
 
+use crate::page::layout::SocketCounts;
 use crate::relay::Relay;
 use crate::relay::keys::{ConsumerKey, ProducerKey};
+use crate::relay::sink::TransportIx;
 use crate::time::Time;
 
 use super::ConsumerIdentity;
+
+/// What was left of a transport beside what is the relay's.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftOfSockets {
+    /// What was counted at its sockets.
+    pub counts: SocketCounts,
+    /// Its remote was said, not learned, and is the one that was said last: nobody has connected its sockets to another one.
+    pub is_where_said: bool,
+}
 
 impl Relay {
     /// The transports of a room.
@@ -20,17 +31,33 @@ impl Relay {
             .flat_map(|room| room.transports.iter().copied())
     }
 
-    /// A transport is to go on as its last worker has left it. It is closed if what that has left cannot be true.
+    /// Whether anything is to come to a transport but what receivers say.
+    pub fn has_producers(&self, transport: TransportIx) -> bool {
+        let key = self.transport_key(transport);
+        key.is_some_and(|key| !self.transports[key].producers.is_empty())
+    }
+
+    /// A transport is to go on as its last worker has left it. It is closed if what that has left cannot be true. `None`: that has left
+    /// nothing.
     ///
     /// # Errors
     /// As for a request that makes it.
-    pub fn take_up_transport(&mut self, now: Time, room: RoomId, id: TransportId) -> Result<(), WorkerError> {
+    pub fn take_up_transport(
+        &mut self,
+        now: Time,
+        room: RoomId,
+        id: TransportId,
+    ) -> Result<Option<LeftOfSockets>, WorkerError> {
         let key = self.find_transport_in(id, room)?;
         match self.transport_legacy(now, room, id) {
             Ok(legacy) => {
+                let left = legacy.as_ref().map(|legacy| LeftOfSockets {
+                    counts: legacy.sockets,
+                    is_where_said: legacy.is_where_said(&self.transports[key]),
+                });
                 self.keep_new_transport(key, legacy);
                 self.reports.schedule(now, key, &mut self.transports[key]);
-                Ok(())
+                Ok(left)
             }
             Err(error) => {
                 self.close_transport(now, key);

@@ -20,7 +20,7 @@ use super::Finding;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts a server with these settings, but one worker, and without the port that a server which runs already may have.
-pub(super) fn rehearse(settings: Settings) -> Vec<Finding> {
+pub(super) fn try_out(settings: Settings) -> Vec<Finding> {
     let said = Said::default();
     let collector = Registry::default().with(said.clone());
     // If somebody collects already, nothing is said here.

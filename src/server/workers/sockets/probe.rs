@@ -18,14 +18,14 @@ impl SocketMaker {
     ///
     /// # Errors
     /// [`StartError::Kernel`], [`StartError::Io`] if there is no thread for it.
-    pub(crate) fn rehearse(&self, addresses: LocalAddresses, tcp: bool) -> Result<(), StartError> {
+    pub(crate) fn probe(&self, addresses: LocalAddresses, tcp: bool) -> Result<(), StartError> {
         addresses.ips().try_for_each(|ip| {
-            self.rehearse_udp(ip)?;
-            if tcp { self.rehearse_tcp(ip) } else { Ok(()) }
+            self.probe_udp(ip)?;
+            if tcp { self.probe_tcp(ip) } else { Ok(()) }
         })
     }
 
-    fn rehearse_udp(&self, ip: IpAddr) -> Result<(), StartError> {
+    fn probe_udp(&self, ip: IpAddr) -> Result<(), StartError> {
         let make = || -> Result<_, Error> {
             let sockets = self.make(ip, PortCount::One)?;
             let descriptors = sockets.descriptors().map_err(Error::io("duplicating sockets"))?;
@@ -39,11 +39,11 @@ impl SocketMaker {
         };
         let far_end = other.rtp_address();
         // What a worker asks for at its start stays with the thread that asks for it.
-        let rehearsing = thread::Builder::new()
-            .name("weir-rehearsal".to_owned())
+        let probing = thread::Builder::new()
+            .name("weir-probe".to_owned())
             .spawn(move || process::probe(near, far, far_end));
-        let rehearsed = rehearsing.map_err(StartError::io("starting the thread that tries out the sockets"))?;
-        match rehearsed.join() {
+        let probed = probing.map_err(StartError::io("starting the thread that tries out the sockets"))?;
+        match probed.join() {
             Ok(Ok(())) => Ok(()),
             Ok(Err(refusal)) => Err(StartError::Kernel(refusal.to_string())),
             Err(_) => Err(StartError::Kernel(
@@ -52,7 +52,7 @@ impl SocketMaker {
         }
     }
 
-    fn rehearse_tcp(&self, ip: IpAddr) -> Result<(), StartError> {
+    fn probe_tcp(&self, ip: IpAddr) -> Result<(), StartError> {
         let made = self.listen(&[(IceProtocol::Tcp, ip)]).and_then(|sockets| {
             let descriptors = sockets.descriptors().map_err(Error::io("duplicating sockets"))?;
             Ok((sockets, descriptors))
