@@ -31,7 +31,7 @@ use serde::{Deserialize, Deserializer};
 use toml::de::DeTable;
 use weir_channel::message::{LogLevel, SandboxMode, Zoned};
 
-use crate::http::{AccessToken, ClientPlainRemotes, ClientTakeover, IceServer};
+use crate::http::{AccessToken, ClientPlainRemotes, ClientTakeover, IceServer, WebhookUrl};
 use crate::server::{ConnectedSockets, Family, LogTag, PortRange, Settings, server_settings};
 
 pub use access::{Access, TcpAccess};
@@ -126,6 +126,10 @@ server_settings! {
         #[arg(long, env = "WEIR_HTTP_TOKEN_FILE", value_name = "FILE")]
         http_token_file: PathBuf,
 
+        /// The keys of access tokens (JSON Web Tokens), which operators and clients may send instead of these tokens: a file, or a
+        /// directory with `*.key` and `*.pem`
+        #[arg(long, env = "WEIR_TOKEN_KEYS", value_name = "PATH")]
+        token_keys: PathBuf,
         /// Serve /metrics, /health and /ready on this address, to everybody who reaches it [default: nowhere; without an address:
         /// 127.0.0.1:9464]
         #[arg(long, env = "WEIR_METRICS_LISTEN", value_name = "IP:PORT", num_args = 0..=1,
@@ -199,6 +203,20 @@ server_settings! {
         #[arg(long, env = "WEIR_ICE_SERVERS", value_name = "SERVER,…", value_delimiter = ',', hide_env_values = true)]
         #[serde(deserialize_with = "all_parsed")]
         ice_servers: Vec<IceServer>,
+
+        /// Send events to these URLs, signed, e.g. `https://app.example/hook`
+        #[arg(long, env = "WEIR_WEBHOOK_URLS", value_name = "URL,…", value_delimiter = ',', hide_env_values = true)]
+        #[serde(deserialize_with = "all_parsed")]
+        webhook_urls: Vec<WebhookUrl>,
+
+        /// The file that contains the secret that they are signed with
+        #[arg(long, env = "WEIR_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+        webhook_secret_file: PathBuf,
+
+        /// The types of events to send; `*` for all [default: those of rooms, peers and producers that open and close, and
+        /// workers' deaths]
+        #[arg(long, env = "WEIR_WEBHOOK_EVENTS", value_name = "TYPE,…", value_delimiter = ',')]
+        webhook_events: Vec<String>,
     }
 }
 

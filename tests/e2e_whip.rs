@@ -32,6 +32,7 @@ async fn start() -> (Control, String, watch::Sender<bool>) {
     let guard = Guard {
         operators: None,
         clients: ClientsFrom::ThisMachine,
+        ..Guard::default()
     };
     let app = guarded(app(control.server.clone(), ControlOptions::default()), guard);
     let (close, closing) = watch::channel(false);

@@ -90,6 +90,7 @@ async fn without_the_token_there_is_nothing_and_with_it_everything() {
     let guard = Guard {
         operators: Some(TOKEN.parse().unwrap()),
         clients: ClientsFrom::Anywhere,
+        ..Guard::default()
     };
     let tcp = Tcp::start(guard, SignallingOptions::default()).await;
     let mut client = client(&tcp.address).await;
@@ -104,7 +105,12 @@ async fn without_the_token_there_is_nothing_and_with_it_everything() {
         ] {
             let answer = client.say(method, target, headers, "").await;
             answer.refuses(401, "unauthorized", "authorization: Bearer");
-            assert_eq!(answer.headers["www-authenticate"], "Bearer");
+            // RFC 6750 §3.1: who sent nothing is told nothing of what was wrong with it.
+            let challenge = match headers {
+                [] => "Bearer",
+                _ => "Bearer error=\"invalid_token\"",
+            };
+            assert_eq!(answer.headers["www-authenticate"], challenge);
         }
     }
     assert!(tcp.control.server.rooms().is_empty(), "nothing was done");
@@ -136,6 +142,7 @@ async fn slow_strangers_displace_each_other_and_nobody_else() {
     let guard = Guard {
         operators: Some(TOKEN.parse().unwrap()),
         clients: ClientsFrom::Anywhere,
+        ..Guard::default()
     };
     let limits = Limits {
         connections: 2,
@@ -188,6 +195,7 @@ async fn where_a_client_is_is_learned_at_its_own_address_only() {
     let guard = Guard {
         operators: None,
         clients: ClientsFrom::ThisMachine,
+        ..Guard::default()
     };
     let tcp = Tcp::start(guard, SignallingOptions::default()).await;
     let room = tcp.room().await;
@@ -242,6 +250,7 @@ async fn clients_may_have_media_sent_to_themselves_only() {
         let guard = Guard {
             operators: None,
             clients: ClientsFrom::ThisMachine,
+            ..Guard::default()
         };
         let signalling = SignallingOptions {
             plain_remotes,
@@ -298,6 +307,7 @@ async fn clients_have_a_token_of_their_own() {
     let guard = Guard {
         operators: Some(TOKEN.parse().unwrap()),
         clients: ClientsFrom::Anywhere,
+        ..Guard::default()
     };
     let signalling = SignallingOptions {
         token: Some(CLIENT_TOKEN.parse().unwrap()),
@@ -388,6 +398,7 @@ async fn with_places(clients: usize) -> (Tcp, u64) {
     let guard = Guard {
         operators: None,
         clients: ClientsFrom::Anywhere,
+        ..Guard::default()
     };
     let options = SignallingOptions {
         clients,
@@ -438,6 +449,7 @@ async fn without_a_clients_token_this_machine_is_served_and_nobody_else() {
     let guard = Guard {
         operators: None,
         clients: ClientsFrom::ThisMachine,
+        ..Guard::default()
     };
     let tcp = Tcp::start(guard, SignallingOptions::default()).await;
     let room = tcp.room().await;

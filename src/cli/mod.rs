@@ -8,6 +8,7 @@ mod load;
 mod measuring;
 mod palette;
 mod serve;
+mod token;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Command a running server
     Ctl(Box<ctl::CtlArgs>),
+    /// Make access tokens and the keys that they are signed with
+    Token(token::TokenArgs),
     /// Relay recorded media through real workers, pause, resume and switch it, and check every packet
     Demo(demo::DemoArgs),
     /// Look for what would keep a server on this machine from working well
@@ -43,6 +46,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(&Self::command()),
             Command::Ctl(ctl) => ctl.run(Self::command()),
+            Command::Token(token) => token.run(),
             Command::Demo(demo) => demo.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Load(load) => load.run(),

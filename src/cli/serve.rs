@@ -170,6 +170,7 @@ async fn serve(
         }
     };
     let (close, closing) = watch::channel(false);
+    let webhooks = access.webhooks;
     let options = ControlOptions {
         on_log_settings: Some(Arc::new({
             let log = log.clone();
@@ -177,6 +178,7 @@ async fn serve(
         })),
         signalling: access.signalling,
         whip: access.whip,
+        webhooks: webhooks.clone(),
         metrics: metrics.clone(),
         ..ControlOptions::default()
     };
@@ -230,6 +232,7 @@ async fn serve(
     // Streams of events end after the server's last event, so the server closes first.
     let closed = async {
         server.close().await;
+        webhooks.finish(CLIENTS_MARGIN).await;
         for also in [serving_tcp, serving_demo].into_iter().flatten() {
             also.await?;
         }

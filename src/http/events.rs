@@ -47,7 +47,7 @@ pub(super) struct EventQuery {
 
 /// Which events a reader wants.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Filter {
+pub(super) struct Filter {
     room: Option<RoomId>,
     /// Empty: all.
     kinds: Vec<String>,
@@ -56,21 +56,26 @@ struct Filter {
 impl Filter {
     fn new(query: &EventQuery) -> Result<Self, ApiError> {
         let kinds = query.kind.iter().flat_map(|kinds| kinds.split(','));
-        let kinds: Vec<String> = kinds.map(|kind| kind.trim().to_owned()).collect();
+        let kinds = kinds.map(|kind| kind.trim().to_owned()).collect();
+        Ok(Self {
+            room: query.room,
+            ..Self::of_kinds(kinds)?
+        })
+    }
+
+    /// Events of these types; empty: of all.
+    pub(super) fn of_kinds(kinds: Vec<String>) -> Result<Self, ApiError> {
         if let Some(unknown) = kinds.iter().find(|kind| !KINDS.contains(kind)) {
             let known = KINDS.join(", ");
             return Err(ApiError::query(format_args!(
                 "kind: {unknown:?} is no type of event; there are {known}"
             )));
         }
-        Ok(Self {
-            room: query.room,
-            kinds,
-        })
+        Ok(Self { room: None, kinds })
     }
 
     /// The end of the server is let through always.
-    fn admits(&self, event: &LoggedEvent) -> bool {
+    pub(super) fn admits(&self, event: &LoggedEvent) -> bool {
         let (kind, room) = (&event.shown().kind, event.room());
         let wanted_kind = self.kinds.is_empty() || self.kinds.contains(kind);
         let wanted_room = self.room.is_none() || self.room == room;

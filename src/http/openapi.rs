@@ -87,7 +87,12 @@ impl Api {
                         "content": {"application/json": {"schema": refusal}},
                     },
                 },
-                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+                "securitySchemes": {"token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The operators' token, or an access token with the claim `admin`; on the routes of WHIP and WHEP \
+                                    the clients' token, or an access token for the room.",
+                }},
             },
         });
         unlink(&mut document);

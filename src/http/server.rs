@@ -16,6 +16,7 @@ use super::extract::{Body, Id};
 use super::openapi::WellOrNot;
 use super::state::{App, unknown};
 use super::view::Listing;
+use super::webhooks::WebhookStats;
 use crate::{LogTag, Server, ServerDump, Settings, SettingsUpdate, Shortage, WorkerInfo, WorkerState};
 
 /// The health of a server.
@@ -131,6 +132,9 @@ pub struct ServerStats {
     pub total: WorkerStats,
     /// The counters of each worker.
     pub workers: Vec<StatsOfWorker>,
+    /// What became of the events for each webhook.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<WebhookStats>,
 }
 
 /// The counters of one worker, or the reason why there are none.
@@ -157,7 +161,11 @@ pub(super) async fn stats(State(app): State<Arc<App>>) -> Json<ServerStats> {
     for stats in workers.iter().filter_map(|worker| worker.stats.as_ref()) {
         total.add(stats);
     }
-    Json(ServerStats { total, workers })
+    Json(ServerStats {
+        total,
+        workers,
+        webhooks: app.webhooks.stats(),
+    })
 }
 
 async fn stats_of(server: &Server, worker: WorkerId) -> StatsOfWorker {

@@ -38,14 +38,16 @@ use self::evidence::BrowserSecret;
 use self::sessions::Sessions;
 use self::text::SharedTexts;
 pub(super) use self::websocket::MaybeUpgrade;
+use super::admission::{Admission, Door, Refusal};
 use super::crowd::{Crowd, Network, Standing};
 use super::error::ApiError;
 use super::guesses::{AnswerAfter, Guesses};
 use super::listen::Caller;
 use super::origin::is_from;
 use super::seldom::Seldom;
-use super::token::{AccessToken, has_token, unauthorized};
-use crate::protocol::PlainRemotes;
+use super::token::AccessToken;
+use super::token_keys::TokenKeys;
+use crate::protocol::{Grants, PlainRemotes};
 use crate::server::{ClientMemory, lock};
 use crate::{Peer, Room, RoomId, Server};
 
@@ -71,8 +73,10 @@ pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
 #[derive(Clone, Debug)]
 pub struct SignallingOptions {
     /// The token that a client must send, as `Authorization: Bearer TOKEN` or as the subprotocol `bearer.TOKEN`.
-    /// `None`: clients need no token.
+    /// `None`, and no keys either: clients need no token.
     pub token: Option<AccessToken>,
+    /// The keys of access tokens, one of which a client may send instead; what it may do then, the token says.
+    pub token_keys: Option<TokenKeys>,
     /// The origins whose pages may connect, e.g. `https://app.example`; `*` allows all. Pages of the server's own
     /// origin may also connect if it is an address or `localhost`; another name is not enough, because its owner can
     /// let it lead to this server. Clients that are not browsers send no origin, and may always connect.
@@ -161,6 +165,7 @@ impl Default for SignallingOptions {
     fn default() -> Self {
         Self {
             token: None,
+            token_keys: None,
             origins: Vec::new(),
             clients: 10_000,
             // v2's channel took no more in one message, either.
@@ -183,6 +188,8 @@ impl Default for SignallingOptions {
 struct Client {
     room: Room,
     name: String,
+    /// What it may do in the room.
+    grants: Grants,
     plain_remotes: PlainRemotes,
     /// What its browser keeps, or was just given to keep.
     browser: Option<BrowserSecret>,
@@ -236,9 +243,12 @@ impl Signalling {
         self.options.clients.saturating_sub(self.slots.available_permits())
     }
 
-    /// What clients must know; `None`: nothing.
-    pub(super) fn token(&self) -> Option<&AccessToken> {
-        self.options.token.as_ref()
+    /// What clients must know.
+    pub(super) fn door(&self) -> Door<'_> {
+        Door {
+            token: self.options.token.as_ref(),
+            keys: self.options.token_keys.as_ref(),
+        }
     }
 
     /// Who may end the session of somebody else with the same name.
@@ -313,17 +323,10 @@ pub(super) async fn connect(
         let message = "pages of this origin may not connect; name it in the setting http_origins if they may";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "foreignOrigin", message));
     }
-    if let Some(token) = &options.token
-        && !token.opens_socket(&headers)
-    {
-        let message = "send the clients' token as `authorization: Bearer TOKEN` or as subprotocol `bearer.TOKEN`";
-        let mut refusal = unauthorized(message);
-        if has_token(&headers) {
-            let answer_after = signalling.count_guess(source);
-            refusal.extensions_mut().insert(answer_after);
-        }
-        return Ok(refusal);
-    }
+    let admission = match admit(&signalling, &headers, (&room, &name)) {
+        Ok(admission) => admission,
+        Err(refusal) => return Ok(refusal.into_response(|| signalling.count_guess(source))),
+    };
     let no_room = || {
         ApiError::new(
             StatusCode::NOT_FOUND,
@@ -344,6 +347,7 @@ pub(super) async fn connect(
     let client = Client {
         room,
         name,
+        grants: admission.grants(),
         plain_remotes: options.plain_remotes.of(source),
         browser: known.or(given),
         unjoined: signalling.enter(source),
@@ -355,6 +359,15 @@ pub(super) async fn connect(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+/// What somebody may do who wants to be a room's peer of this name.
+fn admit(signalling: &Signalling, headers: &HeaderMap, (room, name): (&str, &str)) -> Result<Admission, Refusal> {
+    let hint = "send the clients' token as `authorization: Bearer TOKEN` or as subprotocol `bearer.TOKEN`";
+    let admission = signalling.door().admit_socket(headers, hint)?;
+    admission.check_room(room)?;
+    admission.check_peer(name)?;
+    Ok(admission)
 }
 
 /// A secret of 128 bits from the system's source of randomness, in hexadecimal.

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::event_log::EventLog;
 use super::metrics::Metrics;
 use super::signalling::{Signalling, SignallingOptions};
+use super::webhooks::Webhooks;
 use super::whip::{Whip, WhipOptions};
 use crate::server::wall_clock_ms;
 use crate::{Error, LogSettings, Server};
@@ -32,6 +33,8 @@ pub struct ControlOptions {
     pub signalling: SignallingOptions,
     /// How publishers and players are served that speak WHIP and WHEP.
     pub whip: WhipOptions,
+    /// Where events are sent.
+    pub webhooks: Webhooks,
     /// Where it is told to monitoring systems.
     pub metrics: Metrics,
 }
@@ -44,6 +47,7 @@ impl Default for ControlOptions {
             on_log_settings: None,
             signalling: SignallingOptions::default(),
             whip: WhipOptions::default(),
+            webhooks: Webhooks::default(),
             metrics: Metrics::default(),
         }
     }
@@ -57,6 +61,7 @@ pub(super) struct App {
     pub(super) document: Value,
     pub(super) server: Server,
     pub(super) log: Arc<EventLog>,
+    pub(super) webhooks: Webhooks,
     pub(super) followers: Arc<Semaphore>,
     pub(super) heartbeat: Duration,
     pub(super) on_log_settings: Option<LogHook>,
@@ -65,11 +70,14 @@ pub(super) struct App {
 impl App {
     /// From this call on it keeps the server's last events.
     pub(super) fn new(server: Server, options: ControlOptions, document: Value) -> Self {
+        let log = server.record_events(|position| Arc::new(EventLog::new(instance(), position)));
+        options.webhooks.begin(&log);
         Self {
             signalling: Arc::new(Signalling::new(server.clone(), options.signalling)),
             whip: Whip::new(server.clone(), options.whip),
             document,
-            log: server.record_events(|position| Arc::new(EventLog::new(instance(), position))),
+            log,
+            webhooks: options.webhooks,
             server,
             followers: Arc::new(Semaphore::new(options.followers)),
             heartbeat: options.heartbeat,

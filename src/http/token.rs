@@ -4,11 +4,8 @@ use std::fmt;
 use std::hint::black_box;
 use std::str::FromStr;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, header};
 use zeroize::Zeroizing;
-
-use super::error::ApiError;
 
 /// A shorter token could be guessed. 16 letters and digits drawn at random are 95 bits.
 const LEN_MIN: usize = 16;
@@ -29,32 +26,6 @@ impl AccessToken {
         let differences = own.iter().zip(presented);
         let differences = differences.fold(0, |all, (own, other)| black_box(all | (own ^ other)));
         own.len() == presented.len() && black_box(differences) == 0
-    }
-
-    /// Whether a request carries it, once: `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
-    pub fn opens(&self, headers: &HeaderMap) -> bool {
-        let mut given = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (given.next(), given.next()) else {
-            return false;
-        };
-        let mut parts = value.as_bytes().splitn(2, |byte| *byte == b' ');
-        let scheme = parts.next().unwrap_or_default();
-        let token = parts.next().unwrap_or_default().trim_ascii();
-        scheme.eq_ignore_ascii_case(b"bearer") && self.is(token)
-    }
-
-    /// Whether a request for a WebSocket carries it: as [`AccessToken::opens`] says or, because browsers can send no such
-    /// header with one, as the subprotocol `bearer.TOKEN`.
-    pub fn opens_socket(&self, headers: &HeaderMap) -> bool {
-        if headers.contains_key(header::AUTHORIZATION) {
-            return self.opens(headers);
-        }
-        let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-        let mut offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        offers.any(|offer| {
-            let token = offer.trim_ascii().strip_prefix(b"bearer.");
-            token.is_some_and(|token| self.is(token))
-        })
     }
 }
 
@@ -81,23 +52,28 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// Whether a request carries a token at all, the right one or another.
-pub(super) fn has_token(headers: &HeaderMap) -> bool {
-    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    headers.contains_key(header::AUTHORIZATION) || offers.any(|offer| offer.trim_ascii().starts_with(b"bearer."))
+/// The token that a request has sent, once: `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
+pub(super) fn sent(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return None;
+    };
+    let mut parts = value.as_bytes().splitn(2, |byte| *byte == b' ');
+    let scheme = parts.next().unwrap_or_default();
+    let token = parts.next().unwrap_or_default().trim_ascii();
+    scheme.eq_ignore_ascii_case(b"bearer").then_some(token)
 }
 
-/// 401, with what to send.
-pub(super) fn unauthorized(message: &str) -> Response {
-    let mut response = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
+/// The tokens that a request for a WebSocket has offered as subprotocols, `bearer.TOKEN`.
+pub(super) fn offered(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    offers.filter_map(|offer| offer.trim_ascii().strip_prefix(b"bearer."))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::admission::Door;
     use super::*;
 
     const TOKEN: &str = "a-token-of-some-length";
@@ -108,12 +84,19 @@ mod tests {
 
     #[test]
     fn only_the_token_itself_opens() {
-        let check = |values: &[&str], opens: bool| {
+        let own = token();
+        let door = Door {
+            token: Some(&own),
+            keys: None,
+        };
+        let opens = |headers: &HeaderMap| door.admit(headers, "").is_ok();
+        let opens_socket = |headers: &HeaderMap| door.admit_socket(headers, "").is_ok();
+        let check = |values: &[&str], expected: bool| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(header::AUTHORIZATION, value.parse().unwrap());
             }
-            assert_eq!(token().opens(&headers), opens, "{values:?}");
+            assert_eq!(opens(&headers), expected, "{values:?}");
         };
         let bearer = |token: &str| format!("Bearer {token}");
         check(&[&bearer(TOKEN)], true);
@@ -127,17 +110,17 @@ mod tests {
         check(&[&bearer(&format!("{TOKEN}x"))], false);
         check(&[&bearer(&TOKEN.to_uppercase())], false);
         check(&[&bearer(TOKEN), &bearer(TOKEN)], false);
-        let offered = |values: &[&str], opens: bool| {
+        let offered = |values: &[&str], expected: bool| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(header::SEC_WEBSOCKET_PROTOCOL, value.parse().unwrap());
             }
-            assert_eq!(token().opens_socket(&headers), opens, "{values:?}");
-            assert!(!token().opens(&headers), "only a WebSocket is opened so");
+            assert_eq!(opens_socket(&headers), expected, "{values:?}");
+            assert!(!opens(&headers), "only a WebSocket is opened so");
             headers.insert(header::AUTHORIZATION, bearer(TOKEN).parse().unwrap());
-            assert!(token().opens_socket(&headers));
+            assert!(opens_socket(&headers));
             headers.insert(header::AUTHORIZATION, bearer("wrong").parse().unwrap());
-            assert!(!token().opens_socket(&headers), "one that is wrong is not made up for");
+            assert!(!opens_socket(&headers), "one that is wrong is not made up for");
         };
         offered(&["protoo", &format!("more, bearer.{TOKEN}")], true);
         offered(&[TOKEN], false);

@@ -34,10 +34,11 @@ pub(super) use self::layers::choose_layer;
 use self::news::News;
 use self::play::{Watching, Wish};
 use self::problem::Problem;
-use self::request::WhipRequest;
+use self::request::{Place, WhipRequest};
 use self::rooms::Rooms;
 use self::session::{Begun, Session, Sessions};
 use self::viewers::Viewers;
+use super::admission::Admission;
 use super::state::App;
 use crate::sdp::{Fragment, Offer};
 use crate::{Direction, Error, PeerOptions, RtpCapabilities, Server, WebRtcTransportOptions};
@@ -149,8 +150,8 @@ pub(super) async fn play(State(app): State<Arc<App>>, request: WhipRequest) -> S
 
 /// Begins a session: 201, the answer, and where the session is.
 async fn open(app: &Arc<App>, request: &WhipRequest, protocol: Protocol) -> Result<Response, Problem> {
-    app.admits(request)?;
-    let place = request.place()?;
+    let admission = app.admits(request)?;
+    let place = admitted(&admission, request.place()?, protocol)?;
     let offer = Offer::parse(request.body(request::SDP)?)?;
     request.check_accepts_sdp()?;
     if offer.ice_lite {
@@ -236,6 +237,24 @@ async fn open(app: &Arc<App>, request: &WhipRequest, protocol: Protocol) -> Resu
     headers.insert(header::ETAG, tag);
     answer::add_links(headers, &whip.options.ice_servers);
     Ok(response)
+}
+
+/// Where the bearer of a token publishes or watches, if that is permitted. Who has a name and gives none publishes under it; who
+/// watches has no name that others see.
+fn admitted(admission: &Admission, place: Place, protocol: Protocol) -> Result<Place, Problem> {
+    admission.check_room(&place.room)?;
+    if protocol == Protocol::Whep {
+        admission.check_subscribe()?;
+        return Ok(place);
+    }
+    admission.check_publish()?;
+    if let Some(name) = &place.peer {
+        admission.check_peer(name)?;
+    }
+    Ok(Place {
+        peer: place.peer.or_else(|| admission.peer().map(str::to_owned)),
+        ..place
+    })
 }
 
 /// What a session is going to do.

@@ -28,9 +28,9 @@ pub(crate) use self::fan_out::FanOut;
 #[cfg(feature = "http")]
 pub(crate) use self::outgoing::consumer_json;
 pub use self::plain_remotes::PlainRemotes;
-#[cfg(feature = "http")]
-pub(crate) use self::room::RoomAnswer;
 pub use self::room::RoomResponse;
+#[cfg(feature = "http")]
+pub(crate) use self::room::{Grants, RoomAnswer};
 
 use std::sync::Mutex;
 

@@ -210,6 +210,9 @@ impl Peer {
         if self.spy() {
             return Err(ProtocolError::error("spy peers cannot create producers"));
         }
+        if !self.may_publish() {
+            return Err(ProtocolError::error("this peer may not create producers"));
+        }
         let wrong = |what: String| ProtocolError::error(format!("wrong RTP parameters: Error: {what}"));
         let rtp_parameters: RtpParameters = serde_path_to_error::deserialize(known_parameters(request.rtp_parameters))
             .map_err(|error| wrong(format!("{}: {}", error.path(), error.inner())))?;

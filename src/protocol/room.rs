@@ -17,6 +17,23 @@ pub struct RoomResponse {
     pub joined: Option<Peer>,
 }
 
+/// What a client may do in a room that it joins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Grants {
+    /// It may send media to the room.
+    pub(crate) publish: bool,
+    /// It is sent what others send.
+    pub(crate) subscribe: bool,
+}
+
+impl Grants {
+    /// Everything.
+    pub(crate) const ALL: Self = Self {
+        publish: true,
+        subscribe: true,
+    };
+}
+
 /// The same before it is JSON: what many clients are told is in it once for all of them.
 pub(crate) enum RoomAnswer {
     /// This is all.
@@ -52,11 +69,11 @@ impl Room {
     /// # Errors
     /// What the client is to be told instead.
     pub async fn receive_request(&self, request: Value) -> Result<RoomResponse, ProtocolError> {
-        self.answer_request(request).await.map(RoomResponse::from)
+        self.answer_request(request, Grants::ALL).await.map(RoomResponse::from)
     }
 
     /// The same, with an answer that is not written yet.
-    pub(crate) async fn answer_request(&self, request: Value) -> Result<RoomAnswer, ProtocolError> {
+    pub(crate) async fn answer_request(&self, request: Value, grants: Grants) -> Result<RoomAnswer, ProtocolError> {
         if self.closed() {
             return Err(ProtocolError::invalid_state("Room closed"));
         }
@@ -65,11 +82,11 @@ impl Room {
                 "rtpCapabilities": self.rtp_capabilities(),
                 "mandatoryCodecPayloadTypes": [],
             }))),
-            RoomRequest::Join(join) => self.join_client(join),
+            RoomRequest::Join(join) => self.join_client(join, grants),
         }
     }
 
-    fn join_client(&self, join: Join) -> Result<RoomAnswer, ProtocolError> {
+    fn join_client(&self, join: Join, grants: Grants) -> Result<RoomAnswer, ProtocolError> {
         let Value::String(name) = join.peer_name else {
             return Err(ProtocolError::type_error("peerName must be a string"));
         };
@@ -88,6 +105,8 @@ impl Room {
             name,
             rtp_capabilities,
             spy: join.spy,
+            publish: grants.publish,
+            subscribe: grants.subscribe,
             app_data: join.app_data,
         })?;
         Ok(RoomAnswer::Joined(joined.peer, joined.others))

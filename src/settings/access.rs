@@ -11,7 +11,9 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::{SettingsError, SettingsFlags};
-use crate::http::{AccessToken, ClientsFrom, Guard, SignallingOptions, WhipOptions};
+use crate::http::{
+    AccessToken, ClientsFrom, Guard, SignallingOptions, TokenKeys, WebhookSecrets, Webhooks, WhipOptions,
+};
 
 /// The longest time that makes sense for a client: a page that sleeps for a day.
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
@@ -33,6 +35,10 @@ pub struct Access {
     pub signalling: SignallingOptions,
     /// How publishers and players are served that speak WHIP and WHEP.
     pub whip: WhipOptions,
+    /// The keys of access tokens, for whoever wants to have them read again.
+    pub token_keys: Option<TokenKeys>,
+    /// Where events are sent.
+    pub webhooks: Webhooks,
 }
 
 /// Where the control interface is served beside its Unix socket, and for whom.
@@ -57,11 +63,13 @@ impl SettingsFlags {
             self.client_token.as_ref(),
             self.client_token_file.as_deref(),
         )?;
-        let signalling = self.signalling(clients)?;
+        let token_keys = self.token_keys.as_deref().map(TokenKeys::read).transpose();
+        let token_keys = token_keys.map_err(|error| SettingsError(format!("token_keys: {error}")))?;
+        let signalling = self.signalling(clients, token_keys.clone())?;
         let tcp = match self.http_listen {
             Some(listen) => Some(TcpAccess {
                 listen,
-                guard: self.guard(listen, operators, signalling.token.as_ref())?,
+                guard: self.guard(listen, operators, &signalling)?,
             }),
             None => None,
         };
@@ -70,7 +78,28 @@ impl SettingsFlags {
             metrics: self.metrics_listen,
             signalling,
             whip: self.whip(),
+            token_keys,
+            webhooks: self.webhooks()?,
         })
+    }
+
+    fn webhooks(&self) -> Result<Webhooks, SettingsError> {
+        let urls = self.webhook_urls.clone().unwrap_or_default();
+        let secrets = match &self.webhook_secret_file {
+            Some(path) => {
+                WebhookSecrets::read(path).map_err(|error| SettingsError(format!("webhook_secret_file: {error}")))?
+            }
+            None if urls.is_empty() => WebhookSecrets::default(),
+            None => {
+                return Err(SettingsError(
+                    "webhook_urls needs webhook_secret_file: without a signature, who receives events cannot know whose \
+                     they are"
+                        .to_owned(),
+                ));
+            }
+        };
+        let events = self.webhook_events.as_deref().unwrap_or_default();
+        Webhooks::new(urls, secrets, events).map_err(|error| SettingsError(format!("webhooks: {error}")))
     }
 
     fn whip(&self) -> WhipOptions {
@@ -88,12 +117,21 @@ impl SettingsFlags {
         &self,
         listen: SocketAddr,
         operators: Option<AccessToken>,
-        clients: Option<&AccessToken>,
+        signalling: &SignallingOptions,
     ) -> Result<Guard, SettingsError> {
+        let clients = signalling.token.as_ref();
+        let token_keys = signalling.token_keys.clone();
         let everybody = self.clients_without_token == Some(true);
         if everybody && clients.is_some() {
             return Err(SettingsError(
                 "there is a client_token, and clients_without_token = true; leave one out".to_owned(),
+            ));
+        }
+        if everybody && token_keys.is_some() {
+            return Err(SettingsError(
+                "there are token_keys, and clients_without_token = true, so that who has no access token could do more \
+                 than who has one; leave one out"
+                    .to_owned(),
             ));
         }
         if operators.is_some() && operators.as_ref() == clients {
@@ -103,27 +141,37 @@ impl SettingsFlags {
                     .to_owned(),
             ));
         }
-        if operators.is_none() && clients.is_none() && !everybody {
+        if operators.is_none() && clients.is_none() && token_keys.is_none() && !everybody {
             return Err(SettingsError(format!(
                 "http_listen = {listen} needs a token, because whoever reaches that address could command the server; \
                  set http_token_file or http_token for operators, or client_token_file or client_token to serve clients \
-                 of rooms only"
+                 of rooms only, or token_keys for both"
             )));
         }
         let clients = match clients {
+            _ if token_keys.is_some() => ClientsFrom::Anywhere,
             None if !everybody && listen.ip().to_canonical().is_loopback() => ClientsFrom::ThisMachine,
             None if !everybody => {
                 return Err(SettingsError(format!(
                     "http_listen = {listen} needs a token for clients, because whoever reaches that address could join \
-                     rooms; set client_token_file or client_token, or clients_without_token = true if everybody may"
+                     rooms; set client_token_file, client_token or token_keys, or clients_without_token = true if everybody may"
                 )));
             }
             _ => ClientsFrom::Anywhere,
         };
-        Ok(Guard { operators, clients })
+        Ok(Guard {
+            operators,
+            token_keys,
+            origins: signalling.origins.clone(),
+            clients,
+        })
     }
 
-    fn signalling(&self, token: Option<AccessToken>) -> Result<SignallingOptions, SettingsError> {
+    fn signalling(
+        &self,
+        token: Option<AccessToken>,
+        token_keys: Option<TokenKeys>,
+    ) -> Result<SignallingOptions, SettingsError> {
         let default = SignallingOptions::default();
         let grace = self.client_grace.unwrap_or(default.grace);
         let idle = self.client_idle_timeout.unwrap_or(default.idle);
@@ -146,6 +194,7 @@ impl SettingsFlags {
         )?;
         Ok(SignallingOptions {
             token,
+            token_keys,
             origins: self.http_origins.clone().unwrap_or(default.origins),
             clients: self.clients_max.map_or(default.clients, |max| {
                 // As many as a semaphore can count, on a machine where that is less.

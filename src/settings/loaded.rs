@@ -44,7 +44,14 @@ impl Loaded {
             self.flags.http_token.clone_from(&file.http_token);
             self.flags.http_token_file.clone_from(&file.http_token_file);
         }
-        (self.differences(&before), self.differences(later))
+        let mut changed = self.differences(&before);
+        // Who serves has clones, which are the same keys.
+        if let (Some(own), Some(other)) = (&self.access.token_keys, &later.access.token_keys)
+            && own.follow(other)
+        {
+            changed.push("token_keys");
+        }
+        (changed, self.differences(later))
     }
 
     fn differences(&self, other: &Self) -> Vec<&'static str> {
@@ -65,6 +72,7 @@ impl Loaded {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -138,6 +146,33 @@ mod tests {
         assert!(left.contains(&"client_token_file"), "{left:?}");
         assert_eq!(running.access.tcp.clone().unwrap().guard.clients, before);
         assert_eq!(running.access.signalling.token, Some(second.parse().unwrap()));
+
+        // Keys of access tokens come and go. Those of another place need a restart.
+        let keys = path("keys");
+        fs::create_dir(&keys).unwrap();
+        let add = |name: &str| {
+            let file = keys.join(name);
+            fs::write(&file, format!("{name}-secret-of-forty-characters-or-more")).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        add("old.key");
+        write(third, second, &format!("token_keys = {keys:?}"));
+        let mut running = Loaded::load(&given).unwrap();
+        let served = running.access.signalling.token_keys.clone().unwrap();
+        let mut again = || running.follow(&Loaded::load(&given).unwrap()).0;
+        assert_eq!(again(), nothing);
+        add("new.key");
+        assert_eq!(
+            (again(), served.names()),
+            (vec!["token_keys"], vec!["new".to_owned(), "old".to_owned()])
+        );
+        fs::remove_file(keys.join("old.key")).unwrap();
+        assert_eq!((again(), served.names()), (vec!["token_keys"], vec!["new".to_owned()]));
+        write(third, second, &format!("token_keys = {:?}", keys.join("new.key")));
+        assert_eq!(
+            running.follow(&Loaded::load(&given).unwrap()),
+            (Vec::new(), vec!["token_keys"])
+        );
 
         for bad in [
             "workers = many",

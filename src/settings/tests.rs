@@ -55,6 +55,7 @@ const EVERYTHING: &str = r#"
     http_origins = ["https://app.example", "*"]
     client_token = "fedcba9876543210"
     client_token_file = "/etc/weir/client-token"
+    token_keys = "/etc/weir/keys"
     clients_without_token = true
     clients_max = 6
     client_grace = "7s"
@@ -66,6 +67,9 @@ const EVERYTHING: &str = r#"
     client_takeover = "any"
     whip_sessions_max = 12
     ice_servers = ["stun:stun.example.org:3478"]
+    webhook_urls = ["https://app.example/hook", "http://127.0.0.1:9000"]
+    webhook_secret_file = "/etc/weir/webhook-secret"
+    webhook_events = ["peerJoined", "peerClosed"]
 "#;
 
 const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rtp,net --rtc-ipv4 127.0.0.1 \
@@ -75,8 +79,9 @@ const EVERYTHING_AS_OPTIONS: &str = "--workers 3 --log-level debug --log-tags rt
     --sandbox require --sandbox-user 1000:1000 --start-timeout 1s --ping-interval 2s --ping-timeout 3s --request-timeout 4s --close-timeout 5s \
     --coalescing-us-max 7 --spin-us-max 8 --http-listen 127.0.0.1:8080 --http-token 0123456789abcdef \
     --http-token-file /etc/weir/token --metrics-listen 127.0.0.1:9464 --http-origins https://app.example,* \
-    --client-token fedcba9876543210 --client-token-file /etc/weir/client-token --clients-without-token --clients-max 6 \
-    --client-grace 7s --client-idle-timeout 8s --client-rate 9 --client-burst 10 --client-message-size 11K --client-plain-remotes none --client-takeover any --whip-sessions-max 12 --ice-servers stun:stun.example.org:3478";
+    --client-token fedcba9876543210 --client-token-file /etc/weir/client-token --token-keys /etc/weir/keys --clients-without-token --clients-max 6 \
+    --client-grace 7s --client-idle-timeout 8s --client-rate 9 --client-burst 10 --client-message-size 11K --client-plain-remotes none --client-takeover any --whip-sessions-max 12 --ice-servers stun:stun.example.org:3478 \
+    --webhook-urls https://app.example/hook,http://127.0.0.1:9000 --webhook-secret-file /etc/weir/webhook-secret --webhook-events peerJoined,peerClosed";
 
 #[test]
 fn a_file_and_the_command_line_say_the_same_things() {
@@ -287,6 +292,70 @@ fn clients_are_limited_as_is_said() {
         let error = options(line).unwrap_err().to_string();
         assert!(error.contains(complaint), "{line}: {error}");
     }
+}
+
+#[test]
+fn webhooks_are_signed_and_of_types_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "a-secret-that-is-long-enough\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let secret = format!("--webhook-secret-file {}", path.display());
+    let webhooks = |line: &str| flags(line).access().map(|access| format!("{:?}", access.webhooks));
+    let url = "--webhook-urls http://127.0.0.1:9000/hook?key=secret";
+    assert_eq!(
+        webhooks(&format!("{url} {secret}")).unwrap(),
+        "[http://127.0.0.1:9000/…]"
+    );
+    assert_eq!(webhooks("").unwrap(), "[]");
+    for (line, complaint) in [
+        (url.to_owned(), "needs webhook_secret_file"),
+        (
+            format!("{url} {secret} --webhook-events roomOpenned"),
+            "no type of event",
+        ),
+        (format!("{url}{} {secret}", ",http://a".repeat(8)), "at most 8 URLs"),
+        (format!("{url} {secret}x"), "secretx: "),
+    ] {
+        let error = webhooks(&line).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{line}: {error}");
+    }
+}
+
+#[test]
+fn keys_of_access_tokens_let_in_who_has_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("main.key");
+    let keys = format!("--token-keys {}", path.display());
+    let listen = "--http-listen 0.0.0.0:8080";
+    let error = tcp(&format!("{listen} {keys}")).unwrap_err();
+    assert!(
+        error.starts_with("token_keys: ") && error.contains("main.key"),
+        "{error}"
+    );
+    std::fs::write(&path, "a-secret-of-forty-characters-and-no-less\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for listen in [listen, "--http-listen 127.0.0.1:8080"] {
+        let found = tcp(&format!("{listen} {keys} --http-origins https://app.example"))
+            .unwrap()
+            .unwrap()
+            .guard;
+        assert_eq!(
+            found.clients,
+            ClientsFrom::Anywhere,
+            "they need a token, wherever they are"
+        );
+        assert_eq!(found.token_keys.unwrap().names(), ["main"]);
+        assert_eq!(
+            (found.operators, found.origins),
+            (None, vec!["https://app.example".to_owned()])
+        );
+    }
+    let error = tcp(&format!("{listen} {keys} --clients-without-token")).unwrap_err();
+    assert!(error.contains("leave one out"), "{error}");
+    // Also without TCP, for clients on the control socket.
+    let access = flags(&keys).access().unwrap();
+    assert!(access.tcp.is_none() && access.signalling.token_keys.is_some());
 }
 
 #[test]

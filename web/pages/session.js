@@ -101,6 +101,20 @@ export function show(tone, text) {
   pill.textContent = text;
 }
 
+/// The token that an application has put into the fragment of the page's address (`#token=…`), which browsers send to nobody. It is taken
+/// out of the address at once, so that it is neither in the history nor in a link that somebody copies.
+function handedToken() {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  const token = fragment.get('token');
+  if (token === null) {
+    return '';
+  }
+  fragment.delete('token');
+  const rest = fragment.toString();
+  history.replaceState(history.state, '', location.pathname + location.search + (rest && `#${rest}`));
+  return token;
+}
+
 /// What stands in the form, with what the address says to begin with.
 export function form() {
   const fields = document.getElementById('form').elements;
@@ -108,6 +122,7 @@ export function form() {
   for (const name of ['room', 'peer']) {
     fields[name].value = asked.get(name) ?? fields[name].value;
   }
+  fields.token.value = handedToken() || fields.token.value;
   return () => ({
     room: fields.room.value.trim(),
     peer: fields.peer.value.trim(),

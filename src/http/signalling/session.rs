@@ -32,7 +32,7 @@ use super::text::Text;
 use super::websocket::WebSocket;
 use super::{Client, Signalling, secret};
 use crate::http::crowd::Standing;
-use crate::protocol::{PlainRemotes, ProtocolError, RoomAnswer};
+use crate::protocol::{Grants, PlainRemotes, ProtocolError, RoomAnswer};
 use crate::{Error, Peer, PeerNotification, PeerNotifications, Room};
 
 /// Requests and notifications of one client that may be under way; while there are as many, no more are read.
@@ -73,6 +73,7 @@ struct Session {
     signalling: Arc<Signalling>,
     room: Room,
     name: String,
+    grants: Grants,
     joined: Option<Joined>,
     /// As long as it has not joined.
     unjoined: Option<Standing>,
@@ -161,6 +162,7 @@ impl Session {
             signalling,
             room: client.room,
             name: client.name,
+            grants: client.grants,
             joined: None,
             unjoined: client.unjoined,
             plain_remotes: client.plain_remotes,
@@ -303,14 +305,14 @@ impl Session {
                 _ => None,
             };
             let room = self.room.clone();
-            let name = self.name.clone();
+            let (name, grants) = (self.name.clone(), self.grants);
             let answer = async move {
                 let claimed = match claim {
                     Some(claim) => claim.await,
                     None => Ok(None),
                 };
                 match claimed {
-                    Ok(kept) => Answer::FromRoom(id, room.answer_request(request).await, kept),
+                    Ok(kept) => Answer::FromRoom(id, room.answer_request(request, grants).await, kept),
                     Err(NameTaken) => {
                         Answer::FromRoom(id, Err(Error::DuplicatePeer { room: room.id(), name }.into()), None)
                     }

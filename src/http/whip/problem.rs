@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::Error;
+use crate::http::admission::{Challenge, Refusal};
 use crate::http::error::ApiError;
 use crate::http::guesses::AnswerAfter;
 use crate::sdp::SdpError;
@@ -20,6 +21,8 @@ pub(in crate::http) struct Problem {
     error: ApiError,
     /// In seconds, after which it may be different.
     pub(super) retry_after_s: Option<u32>,
+    /// What was wrong with the token.
+    challenge: Option<Challenge>,
     /// How long to wait with the answer to a wrong token.
     pub(super) delay: Option<AnswerAfter>,
 }
@@ -51,7 +54,17 @@ impl From<ApiError> for Problem {
         Self {
             error,
             retry_after_s: is_overload.then_some(RETRY_AFTER_S),
+            challenge: None,
             delay: None,
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            challenge: Some(refusal.challenge),
+            ..refusal.error.into()
         }
     }
 }
@@ -88,8 +101,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge.header());
         }
         if let Some(delay) = self.delay {
             response.extensions_mut().insert(delay);

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::answer;
 use super::problem::Problem;
+use crate::http::admission::Admission;
 use crate::http::error::ApiError;
 use crate::http::extract::read;
 use crate::http::listen::ToClient;
@@ -19,7 +20,6 @@ use crate::http::openapi::{Operation, Part, Schemas};
 use crate::http::origin::is_from;
 use crate::http::signalling::Source;
 use crate::http::state::App;
-use crate::http::token::has_token;
 use crate::sdp::OFFER_BYTES_MAX;
 
 /// The type of offers and answers.
@@ -183,19 +183,17 @@ impl WhipRequest {
 }
 
 impl App {
-    /// Whether somebody may publish and watch here: as a client of rooms (RFC 9725 §4.7).
-    pub(super) fn admits(&self, request: &WhipRequest) -> Result<(), Problem> {
+    /// What somebody may do here: as a client of rooms (RFC 9725 §4.7).
+    pub(super) fn admits(&self, request: &WhipRequest) -> Result<Admission, Problem> {
         self.check_origin(request)?;
-        match self.signalling.token() {
-            Some(token) if !token.opens(&request.headers) => {
-                let message = "send the clients' token as `authorization: Bearer TOKEN`";
-                let mut problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
-                let is_guess = has_token(&request.headers);
-                problem.delay = is_guess.then(|| self.signalling.count_guess(request.source));
-                Err(problem)
-            }
-            _ => Ok(()),
-        }
+        let hint = "send the clients' token as `authorization: Bearer TOKEN`";
+        let admitted = self.signalling.door().admit(&request.headers, hint);
+        admitted.map_err(|refusal| {
+            let is_guess = refusal.challenge.is_guess();
+            let mut problem = Problem::from(refusal);
+            problem.delay = is_guess.then(|| self.signalling.count_guess(request.source));
+            problem
+        })
     }
 
     /// Whether the request comes from no page, or from one that may.

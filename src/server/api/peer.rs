@@ -74,6 +74,11 @@ impl Peer {
         self.node.spy
     }
 
+    /// Whether its client may make producers.
+    pub(crate) fn may_publish(&self) -> bool {
+        self.node.publish
+    }
+
     /// The app data that is kept with it.
     pub fn app_data(&self) -> Value {
         Value::clone(&lock(&self.node.state).app_data)

@@ -182,6 +182,11 @@ impl Transport {
                     "a spy peer cannot send media to the room".to_owned(),
                 ));
             }
+            Some((peer, _)) if !peer.publish => {
+                return Err(Error::InvalidParameters(
+                    "this peer may not send media to the room".to_owned(),
+                ));
+            }
             Some((peer, _)) => {
                 let cname = &mut rtp_parameters.rtcp.cname;
                 cname.get_or_insert_with(|| peer.cname.clone());

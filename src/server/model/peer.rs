@@ -33,6 +33,12 @@ pub struct PeerOptions {
     /// Whether it is a spy: it receives, it may not send, and the other peers do not know of it.
     #[serde(default)]
     pub spy: bool,
+    /// Whether it may send media to the room.
+    #[serde(default = "yes")]
+    pub publish: bool,
+    /// Whether it gets consumers of what the others send.
+    #[serde(default = "yes")]
+    pub subscribe: bool,
     /// Any data of the application or the client, kept with the peer. The other peers' clients see it.
     #[serde(default)]
     pub app_data: Value,
@@ -45,9 +51,15 @@ impl PeerOptions {
             name: name.into(),
             rtp_capabilities,
             spy: false,
+            publish: true,
+            subscribe: true,
             app_data: Value::Null,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Another peer, as a joining client is told of it.
@@ -72,6 +84,10 @@ pub(crate) struct PeerNode {
     pub(crate) room: Arc<RoomNode>,
     pub(crate) rtp_capabilities: RtpCapabilities,
     pub(crate) spy: bool,
+    /// Whether it may have producers. A spy may not, whatever this says.
+    pub(crate) publish: bool,
+    /// Whether it gets consumers of the other peers' producers.
+    pub(crate) subscribe: bool,
     /// For producers that come without one: receivers keep in sync what has the same (RFC 3550 §6.5.1).
     pub(crate) cname: String,
     pub(crate) outbox: Outbox,
@@ -200,6 +216,8 @@ impl Peers {
             room: Arc::clone(room),
             rtp_capabilities: options.rtp_capabilities,
             spy: options.spy,
+            publish: options.publish,
+            subscribe: options.subscribe,
             cname: made_up_cname(),
             outbox: Outbox::new(client_memory),
             kept: OnceLock::new(),

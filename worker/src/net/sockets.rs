@@ -137,7 +137,7 @@ impl Sockets {
     /// Registers a connected datagram socket of any kind as the only socket of a transport.
     #[cfg(test)]
     pub(super) fn attach_unchecked(&mut self, transport: TransportIx, connected: std::os::fd::OwnedFd) {
-        let somewhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+        let somewhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let rtp = plain::PortSockets {
             unconnected: connected.try_clone().unwrap(),
             connected,

@@ -53,7 +53,7 @@ impl State {
         Ok(())
     }
 
-    /// A peer joins: it gets a consumer of everything that the others produce, and, unless it is a spy, the others' clients
+    /// A peer joins: it gets a consumer of everything that the others produce if it subscribes, and, unless it is a spy, the others' clients
     /// hear of it (differences §1.3). No worker knows of peers, so nobody is asked.
     pub(crate) fn join(
         &mut self,
@@ -76,6 +76,7 @@ impl State {
         let producers: Vec<_> = entry
             .peers
             .iter()
+            .filter(|_| options.subscribe)
             .flat_map(|other| other.producers.iter().copied())
             .collect();
         entry.check_capacity_for(producers.len() + entry.producers_on_their_way)?;
@@ -194,7 +195,8 @@ impl State {
         entry.desired.add_producer(request, &node);
         let mut others = Vec::new();
         if let Some(peer) = node.peer() {
-            let others_of = entry.peers.iter().filter(|other| other.node.key != peer.key);
+            let receives = |other: &PeerNode| other.key != peer.key && other.subscribe;
+            let others_of = entry.peers.iter().filter(|other| receives(&other.node));
             others.extend(others_of.map(|other| Arc::clone(&other.node)));
             if let Some(owner) = entry.peers.get_mut(peer.key) {
                 owner.producers.insert(node.id);
