@@ -243,7 +243,7 @@ impl LoadArgs {
         runtime.block_on(testbed.close());
         let report = result?;
         if report.forwarded_packets() == 0 {
-            bail!("no packet came through; run with WEIR_LOG=debug to see why");
+            bail!("no packet came through; `weir doctor` looks for what keeps a server on this machine from working");
         }
         Ok(report)
     }

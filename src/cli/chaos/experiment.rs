@@ -92,7 +92,7 @@ impl Experiment<'_> {
         let calm = self.driver.look()?;
         ensure!(
             calm.counts.received > before.counts.received,
-            "no packet came through; run with WEIR_LOG=debug to see why"
+            "no packet came through; `weir doctor` looks for what keeps a server on this machine from working"
         );
         let dropped = Dropped::read(&self.scene).await?;
         let mut report = Report::new(self.args, load, &calm);

@@ -112,7 +112,7 @@ impl Sockets {
         self.each(transport, |_, _, socket| stamp_as_others(socket, self.stamps_arrivals));
     }
 
-    /// A new transport's plain sockets are about to be read: what was dropped before, when somebody else had them, is not the
+    /// A new transport's sockets are about to be read: what was dropped before, when somebody else had them, is not the
     /// transport's.
     pub fn begin_drop_counts(&mut self, transport: TransportIx) {
         let mut drop_counts = [0; 4];
@@ -122,6 +122,7 @@ impl Sockets {
         if let Some(Some(ports)) = self.ports.get_mut(transport.0 as usize) {
             ports.drop_counts = drop_counts;
         }
+        self.begin_listener_drop_counts(transport);
     }
 
     /// Extends the tables to an index.

@@ -17,7 +17,7 @@ use crate::net::poll::{Interest, Source};
 use crate::net::shell::{PollBackend, Shell};
 use crate::net::sockets::{Side, os};
 use crate::page::predecessor::{self, Predecessor, Unreadable};
-use crate::relay::sink::{Port, TransportIx};
+use crate::relay::sink::TransportIx;
 use crate::time::Time;
 
 use super::event_loop::EventLoop;
@@ -32,7 +32,7 @@ pub(super) struct Adoptions {
     /// Those whose sockets nobody has read for too long.
     stale: BTreeSet<RoomId>,
     /// Sockets that are watched when all rooms are there: strangers come to them, or nothing but what receivers say.
-    later: Vec<(TransportIx, Port, Side)>,
+    later: Vec<Source>,
     /// And so nobody has read shared ports.
     are_shared_ports_stale: bool,
     /// The pages that are read, by their writers: hundreds of rooms come from one page, in which all objects were looked for once.
@@ -145,8 +145,10 @@ impl<S: Shell> EventLoop<S> {
         let is_stale = self.adoptions.stale.remove(&room);
         self.adoptions.are_shared_ports_stale |= is_stale;
         for transport in transports {
-            let is_reached = self.egress.sockets.remote(transport).is_some();
-            let only_receives = is_reached && !self.relay.has_producers(transport);
+            let sockets = &self.egress.sockets;
+            let is_reached = sockets.remote(transport).is_some();
+            let is_sent_to = is_reached || sockets.is_reached_by_ice(transport);
+            let only_receives = is_sent_to && !is_stale && !self.relay.has_producers(transport);
             let mut add = |socket: BorrowedFd<'_>, source| {
                 if is_stale {
                     self.sieve.drop_waiting(now, source);
@@ -157,22 +159,22 @@ impl<S: Shell> EventLoop<S> {
             };
             // One that was closed meanwhile has no sockets any more.
             self.egress.sockets.each(transport, |port, side, socket| {
-                let is_later = only_receives || (is_reached && side == Side::Unconnected);
-                if is_later && !is_stale {
-                    self.adoptions.later.push((transport, port, side));
-                } else {
-                    add(socket, Source::Socket { transport, port, side });
+                let source = Source::Socket { transport, port, side };
+                match only_receives || (is_reached && side == Side::Unconnected && !is_stale) {
+                    true => self.adoptions.later.push(source),
+                    false => add(socket, source),
                 }
             });
             self.egress.sockets.each_listener(transport, |listener, side, socket| {
-                add(
-                    socket,
-                    Source::Listener {
-                        transport,
-                        listener,
-                        side,
-                    },
-                );
+                let source = Source::Listener {
+                    transport,
+                    listener,
+                    side,
+                };
+                match only_receives {
+                    true => self.adoptions.later.push(source),
+                    false => add(socket, source),
+                }
             });
             let (webrtc, mut io) = self.webrtc_and_io();
             webrtc.end_take_over(&mut io, transport);
@@ -188,11 +190,12 @@ impl<S: Shell> EventLoop<S> {
 
     /// Packets wait until a transport's socket is writable, which is watched already, or now.
     pub(super) fn watch_blocked(&mut self, transport: TransportIx) {
-        let blocked = (transport, Port::Rtp, Side::Connected);
-        match self.adoptions.later.iter().position(|later| *later == blocked) {
+        let sending = self.egress.sockets.sending_socket(transport);
+        let blocked = sending.map(|(_, source)| source);
+        match self.adoptions.later.iter().position(|later| Some(*later) == blocked) {
             Some(place) => {
-                self.adoptions.later.swap_remove(place);
-                self.watch_left(blocked, Interest::ReadWrite);
+                let source = self.adoptions.later.swap_remove(place);
+                self.watch_left(source, Interest::ReadWrite);
             }
             None => self.webrtc_and_io().1.watch(transport, Interest::ReadWrite),
         }
@@ -201,19 +204,27 @@ impl<S: Shell> EventLoop<S> {
     /// Watches some of the sockets that were left for later.
     pub(super) fn watch_later(&mut self) {
         for _ in 0..WATCHED_AT_ONCE_MAX {
-            let Some(left) = self.adoptions.later.pop() else {
+            let Some(source) = self.adoptions.later.pop() else {
                 return;
             };
-            self.watch_left(left, Interest::Read);
+            self.watch_left(source, Interest::Read);
         }
     }
 
-    fn watch_left(&self, (transport, port, side): (TransportIx, Port, Side), interest: Interest) {
+    fn watch_left(&self, source: Source, interest: Interest) {
+        let sockets = &self.egress.sockets;
+        let socket = match source {
+            Source::Socket { transport, port, side } => sockets.get(transport, port, side),
+            Source::Listener {
+                transport,
+                listener,
+                side,
+            } => sockets.listener(transport, listener, side),
+            _ => None,
+        };
         // Of a transport that was closed meanwhile there is nothing left, or another one that is watched already.
-        if let Some(socket) = self.egress.sockets.get(transport, port, side)
-            && let Err(errno) = self
-                .poller
-                .add(socket, Source::Socket { transport, port, side }, interest)
+        if let Some(socket) = socket
+            && let Err(errno) = self.poller.add(socket, source, interest)
         {
             debug!(%errno, "epoll_ctl");
         }

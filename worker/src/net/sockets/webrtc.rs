@@ -30,20 +30,29 @@ impl Sockets {
             ..Path::vacant()
         };
         self.ice[index] = Some(Box::new(sockets));
-        let mut drop_counts = [[0; 2]; LISTENERS_MAX];
-        let stamps_arrivals = self.stamps_arrivals;
-        self.each_listener(transport, |listener, side, socket| {
-            // What was dropped before, when another worker had the socket, is not this transport's.
-            drop_counts[usize::from(listener)][side_of(side)] = drop_count(socket);
-            stamp_as_others(socket, stamps_arrivals); // which a listening socket takes too
+        self.each_listener(transport, |_, _, socket| {
+            stamp_as_others(socket, self.stamps_arrivals); // which a listening socket takes too
         });
-        if let Some(ice) = &mut self.ice[index] {
+    }
+
+    /// As [`Sockets::begin_drop_counts`], of a WebRTC transport.
+    pub(super) fn begin_listener_drop_counts(&mut self, transport: TransportIx) {
+        let mut drop_counts = [[0; 2]; LISTENERS_MAX];
+        self.each_listener(transport, |listener, side, socket| {
+            drop_counts[usize::from(listener)][side_of(side)] = drop_count(socket);
+        });
+        if let Some(Some(ice)) = self.ice.get_mut(transport.0 as usize) {
             for (listener, counts) in drop_counts.into_iter().enumerate() {
                 if let Some(udp) = ice.udp_mut(listener as u8) {
                     udp.drop_counts = counts;
                 }
             }
         }
+    }
+
+    /// Whether a WebRTC transport has a path on which it sends.
+    pub fn is_reached_by_ice(&self, transport: TransportIx) -> bool {
+        self.ice(transport).is_some_and(|ice| ice.sending().is_some())
     }
 
     /// Calls `visit` with each socket of a WebRTC transport but those of connections. A listening one counts as unconnected.

@@ -56,11 +56,12 @@ pub struct Unprotected {
 impl Inbound {
     /// Starts with no SSRC known. At most `streams_max` will be, for SRTP and for SRTCP each, retired ones included.
     pub fn new(key: &MasterKey, streams_max: usize) -> Self {
-        let cipher = |protocol| without_residue(|| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol)));
+        let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
+        let [rtp, rtcp] = without_residue(|| [Protocol::Rtp, Protocol::Rtcp].map(cipher));
         Self {
             profile: key.profile(),
-            rtp: cipher(Protocol::Rtp),
-            rtcp: cipher(Protocol::Rtcp),
+            rtp,
+            rtcp,
             rtp_streams: Streams::new(streams_max),
             rtcp_streams: Streams::new(streams_max),
         }

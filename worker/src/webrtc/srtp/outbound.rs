@@ -113,11 +113,12 @@ enum Claim {
 impl Outbound {
     /// Starts with no stream, for a key that nothing was ever protected with.
     pub fn new(key: &MasterKey) -> Self {
-        let cipher = |protocol| without_residue(|| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol)));
+        let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
+        let [rtp, rtcp] = without_residue(|| [Protocol::Rtp, Protocol::Rtcp].map(cipher));
         Self {
             profile: key.profile(),
-            rtp: cipher(Protocol::Rtp),
-            rtcp: cipher(Protocol::Rtcp),
+            rtp,
+            rtcp,
             rtcp_next: 0,
             rtcp_count: Counter::default(),
             streams: SlotMap::with_key(),
