@@ -116,7 +116,13 @@ impl Adoptions {
 
 impl<S: Shell> EventLoop<S> {
     /// What comes of this room until its adoption ends is continued.
-    pub(super) fn adopt(&mut self, now: Time, room: RoomId, pages: u8, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
+    pub(super) fn adopt(
+        &mut self,
+        now: Time,
+        room: RoomId,
+        pages: u8,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, WorkerError> {
         if descriptors.len() != usize::from(pages) {
             return Err(WorkerError::descriptors(usize::from(pages), descriptors.len()));
         }

@@ -317,7 +317,9 @@ impl<S: Shell> EventLoop<S> {
 
     /// Whether the last turn has left something.
     fn has_more_to_do(&self) -> bool {
-        self.endpoint.has_buffered_input() || self.next_open < self.open.len() || self.adoptions.has_to_watch(self.turn_ended)
+        self.endpoint.has_buffered_input()
+            || self.next_open < self.open.len()
+            || self.adoptions.has_to_watch(self.turn_ended)
     }
 
     /// Waits for something to do, but not for so long that it would look as if it could not. Returns whether the channel has something.

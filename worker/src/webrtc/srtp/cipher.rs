@@ -9,12 +9,12 @@ use hmac::{Hmac, KeyInit as _, Mac};
 use sha1::Sha1;
 use zeroize::Zeroize;
 
-use super::{MasterKey, Profile};
 use super::counter::Counter;
 use super::derivation::{Derivation, Protocol, SessionKeys};
 use super::error::Failed;
 use super::header::RTCP_CLEAR_LEN;
 use super::keys::SALT_LEN_MAX;
+use super::{MasterKey, Profile};
 use crate::webrtc::residue::without_residue;
 
 /// RFC 7714 §13.1: tags of 16 bytes, for SRTP and SRTCP.
@@ -323,7 +323,6 @@ mod tests {
     use proptest::prelude::*;
     use zeroize::ZeroizeOnDrop;
 
-    use super::super::derivation::Protocol;
     use super::super::{INDEX_MAX, MasterKey, hex};
     use super::*;
 
