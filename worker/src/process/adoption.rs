@@ -29,7 +29,7 @@ const WATCHED_AT_ONCE_MAX: usize = 64;
 /// For so long rooms are made before anything is relayed. What relays in between makes whoever comes last wait for the packets of all who were
 /// first: on a CPU that is busy anyway several times as long as the making takes. When there is more to make than fits into this, the first
 /// ones do not wait for the last.
-const BEFORE_PACKETS_MAX: Duration = Duration::from_millis(20);
+const BEFORE_PACKETS_MAX: Duration = Duration::from_millis(60);
 
 /// Sockets to which nothing comes but what receivers say are watched so long after the last room is there: what has waited is relayed by then.
 const WATCHED_AFTER: Duration = Duration::from_millis(50);
