@@ -73,7 +73,15 @@ impl Session {
         let answer = self.client.say(method, target, headers, body.to_owned()).await;
         assert_eq!(answer.status, status, "{method} {target}: {}", answer.text);
         let path = self.path_of(target);
-        let responses = &self.document["paths"][&path][method.to_lowercase()]["responses"];
+        let operation = &self.document["paths"][&path][method.to_lowercase()];
+        if let Some((_, content_type)) = headers.iter().find(|(name, _)| *name == "content-type") {
+            let described = operation["requestBody"]["content"].as_object().unwrap();
+            assert!(
+                described.keys().eq([content_type]),
+                "{method} {target} takes {content_type}"
+            );
+        }
+        let responses = &operation["responses"];
         let response = responses.get(answer.status.to_string());
         let content = &response.unwrap_or(&responses["default"])["content"];
         match content.as_object().filter(|_| !answer.text.is_empty()) {
@@ -500,4 +508,65 @@ fn a_wrong_answer_is_found() {
     check(json!({"id": "one"}), "/id: \"one\" is not of type");
     check(json!({"id": -1}), "beyond the minimum");
     check(json!({"colour": 1}), "colour is not described");
+}
+
+/// Faults of a schema and of those in it: one that is a boolean. Generators of clients stop at such.
+fn boolean_schemas(schema: &Value, path: &str, found: &mut Vec<String>) {
+    match schema {
+        Value::Bool(_) => found.push(path.to_owned()),
+        Value::Object(members) => {
+            for (name, member) in members {
+                let path = format!("{path}/{name}");
+                match (name.as_str(), member) {
+                    ("properties" | "patternProperties" | "$defs", Value::Object(schemas)) => {
+                        for (name, schema) in schemas {
+                            boolean_schemas(schema, &format!("{path}/{name}"), found);
+                        }
+                    }
+                    ("anyOf" | "oneOf" | "allOf" | "prefixItems", Value::Array(schemas)) => {
+                        for (index, schema) in schemas.iter().enumerate() {
+                            boolean_schemas(schema, &format!("{path}/{index}"), found);
+                        }
+                    }
+                    ("items" | "not" | "if" | "then" | "else", schema) => boolean_schemas(schema, &path, found),
+                    ("additionalProperties", Value::Object(_)) => boolean_schemas(member, &path, found),
+                    _ => {}
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The same for every `schema` and every named schema of a document.
+fn boolean_schemas_of_document(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let path = format!("{path}/{name}");
+                match (name.as_str(), member) {
+                    ("schema", schema) => boolean_schemas(schema, &path, found),
+                    ("schemas", Value::Object(schemas)) => {
+                        for (name, schema) in schemas {
+                            boolean_schemas(schema, &format!("{path}/{name}"), found);
+                        }
+                    }
+                    _ => boolean_schemas_of_document(member, &path, found),
+                }
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                boolean_schemas_of_document(value, &format!("{path}/{index}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn no_schema_is_a_boolean() {
+    let mut found = Vec::new();
+    boolean_schemas_of_document(&weir::http::openapi(), "", &mut found);
+    assert!(found.is_empty(), "{found:#?}");
 }

@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, SchemaGenerator};
+use schemars::transform::{ReplaceBoolSchemas, Transform};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use weir_channel::id::RoomId;
@@ -114,6 +115,7 @@ impl Schemas {
         let settings = SchemaSettings::draft2020_12().with(|settings| {
             settings.definitions_path = "/components/schemas".into();
             settings.meta_schema = None;
+            settings.transforms.push(Box::new(anything_as_object()));
         });
         let inlined = settings.clone().with(|settings| settings.inline_subschemas = true);
         Self {
@@ -123,13 +125,30 @@ impl Schemas {
     }
 
     fn answer<T: JsonSchema>(&mut self) -> Value {
-        self.answers.subschema_for::<T>().to_value()
+        as_object(self.answers.subschema_for::<T>())
     }
 
     fn body<T: JsonSchema>(&mut self) -> Value {
-        self.bodies.subschema_for::<T>().to_value()
+        as_object(self.bodies.subschema_for::<T>())
     }
 }
+
+/// "Anything" as `{}` instead of `true`, which means the same (JSON Schema 2020-12 §4.3.2) but is more than some generators of
+/// clients read. `additionalProperties` stays: there everybody knows it.
+fn anything_as_object() -> ReplaceBoolSchemas {
+    let mut transform = ReplaceBoolSchemas::default();
+    transform.skip_additional_properties = true;
+    transform
+}
+
+/// A schema that the generator does not keep among its definitions, to which it applies no transform.
+fn as_object(mut schema: Schema) -> Value {
+    anything_as_object().transform(&mut schema);
+    schema.to_value()
+}
+
+/// The type of the body of a request with this method (in lower case) to this path; `None` if it has none.
+type TextBody = fn(&str, &str) -> Option<&'static str>;
 
 /// What a handler takes and answers.
 #[derive(Default)]
@@ -138,8 +157,8 @@ pub(super) struct Operation {
     path_parameters: Vec<Value>,
     query_parameters: Vec<Value>,
     body: Option<Value>,
-    /// The types of a body that is text.
-    text_body: &'static [&'static str],
+    /// The type of a body that is text, by method and path.
+    text_body: Option<TextBody>,
     responses: Map<String, Value>,
 }
 
@@ -173,9 +192,9 @@ impl Operation {
         self.responses.insert("default".to_owned(), response);
     }
 
-    /// The body is text of one of these types; paths name what they name by text.
-    pub(super) fn takes_text(&mut self, content_types: &'static [&'static str], schemas: &mut Schemas) {
-        self.text_body = content_types;
+    /// The body is text of a type that follows from the route; paths name what they name by text.
+    pub(super) fn takes_text(&mut self, text_body: TextBody, schemas: &mut Schemas) {
+        self.text_body = Some(text_body);
         let text = schemas.body::<String>();
         self.path_parameters.extend(vec![text; PATH_PARAMETERS_MAX]);
     }
@@ -205,13 +224,12 @@ impl Operation {
             described["requestBody"] =
                 json!({"required": required, "content": {"application/json": {"schema": schema}}});
         }
-        if !self.text_body.is_empty() && matches!(method, "post" | "patch") {
-            let content: Map<String, Value> = self
-                .text_body
-                .iter()
-                .map(|content_type| ((*content_type).to_owned(), json!({"schema": {"type": "string"}})))
-                .collect();
-            described["requestBody"] = json!({"required": true, "content": content});
+        if let Some(content_type) = self.text_body.and_then(|text_body| text_body(method, path)) {
+            let schema = match content_type {
+                "application/json" => json!({}),
+                _ => json!({"type": "string"}),
+            };
+            described["requestBody"] = json!({"required": true, "content": {content_type: {"schema": schema}}});
         }
         described
     }

@@ -59,7 +59,15 @@ pub(crate) fn root() -> PathBuf {
 
 /// Every text file of the repository, in order of its path.
 pub(crate) fn repository() -> Vec<File> {
-    const NOT_OURS: [&str; 6] = [".git", "target", "corpus", "artifacts", "coverage", "node_modules"];
+    const NOT_OURS: [&str; 7] = [
+        ".git",
+        "target",
+        "corpus",
+        "artifacts",
+        "coverage",
+        "node_modules",
+        ".venv",
+    ];
     const TEXT: [&str; 9] = ["rs", "md", "toml", "sh", "json", "html", "js", "css", "yml"];
     const TEXT_NAMES: [&str; 4] = ["justfile", "run", ".gitignore", ".gitattributes"];
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {

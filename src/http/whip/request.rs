@@ -69,7 +69,17 @@ impl FromRequest<std::sync::Arc<App>> for WhipRequest {
 
 impl Part for WhipRequest {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.takes_text(&[SDP, FRAGMENT, JSON], schemas);
+        operation.takes_text(body_type, schemas);
+    }
+}
+
+/// The type of the body that a route takes: sessions begin with an offer, and what they are told later is JSON or a fragment.
+fn body_type(method: &str, path: &str) -> Option<&'static str> {
+    match method {
+        "post" if path.contains("/sessions/") => Some(JSON),
+        "post" => Some(SDP),
+        "patch" => Some(FRAGMENT),
+        _ => None,
     }
 }
 
