@@ -1,4 +1,5 @@
-//! Generators of clients read the OpenAPI document: openapi-typescript for TypeScript, openapi-python-client for Python.
+//! Generators of clients read the OpenAPI document: openapi-typescript for TypeScript, openapi-python-client for Python. And
+//! two people with mediasoup-client 3 in Chromium see and hear each other, though nobody translates what their clients say.
 //!
 //! `cargo test --test e2e_clients -- --ignored`; it needs `npm ci` in `tests/clients`, `python3 -m venv tests/clients/.venv` and
 //! in it what `tests/clients/requirements.txt` names, and fails without.
@@ -88,4 +89,20 @@ async fn a_client_for_python_is_generated_and_can_be_imported() {
         .current_dir(scratch.dir.path())
         .args(["-c", import]));
     assert!(modules.trim().parse::<usize>().unwrap() > 100, "{modules}");
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium"]
+async fn people_with_mediasoup_3_see_each_other_pause_and_change_layers() {
+    let control = Control::start().await;
+    let path = control.path.clone();
+    let said = tokio::task::spawn_blocking(move || {
+        run(Command::new("node")
+            .arg(folder().join("mediasoup3.mjs"))
+            .arg("--control")
+            .arg(path))
+    });
+    let said = said.await.unwrap();
+    assert!(said.trim().ends_with("ok"), "{said}");
+    control.close().await;
 }
