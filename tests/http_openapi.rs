@@ -222,6 +222,20 @@ async fn webrtc_session(session: &mut Session) {
     session
         .say("POST", &format!("/transports/{made}/ice-restart"), None, 200)
         .await;
+    // As mediasoup 3's clients say it.
+    let microphone = json!({"kind": "audio", "rtpParameters": {
+        "mid": "0", "msid": "a b", "rtcp": {"cname": ""},
+        "codecs": [{"mimeType": "audio/opus", "payloadType": 111, "clockRate": 48000, "channels": 2}],
+        "headerExtensions": [{"uri": "urn:ietf:params:rtp-hdrext:sdes:mid", "id": 4, "parameters": {}}],
+        "encodings": [{"ssrc": 7, "dtx": true}],
+    }});
+    let target = format!("/transports/{made}/producers");
+    let producer = session.say("POST", &target, Some(microphone), 201).await["id"].to_string();
+    let target = format!("/rooms/{room}/rtp-capabilities");
+    let capabilities = session.say("GET", &target, None, 200).await;
+    let consumer = json!({"producer": producer, "rtpCapabilities": capabilities});
+    let target = format!("/transports/{made}/consumers");
+    session.say("POST", &target, Some(consumer), 201).await;
     for what in ["", "/stats", "/rtc-stats", "/dump"] {
         session
             .say("GET", &format!("/transports/{made}{what}"), None, 200)

@@ -435,7 +435,12 @@ async fn a_peers_transport_is_the_peers_and_lists_keep_secrets() {
     let plain = client.transport(room).await;
     let listed = client.get("/transports").await.expect(200);
     let mut short = transport.clone();
-    for member in ["iceParameters", "dtlsLocalParameters", "dtlsRemoteCert"] {
+    for member in [
+        "iceParameters",
+        "dtlsLocalParameters",
+        "dtlsRemoteCert",
+        "clientOptions",
+    ] {
         assert!(
             short["webrtc"].as_object_mut().unwrap().remove(member).is_some(),
             "{member}"
@@ -805,6 +810,138 @@ async fn options_that_cannot_be_are_refused() {
     assert_eq!(
         (&shown["rtcUdp"], &shown["rtcTcp"], &shown["dtlsCertificateFile"]),
         (&json!(true), &json!(false), &Value::Null)
+    );
+    control.close().await;
+}
+
+/// The parameters of a microphone as mediasoup-client 3 has them.
+fn microphone_of_mediasoup_3() -> Value {
+    json!({
+        "mid": "0", "msid": "- 4f2e",
+        "codecs": [{
+            "mimeType": "audio/opus", "payloadType": THEIRS, "clockRate": 48000, "channels": 2,
+            "parameters": {"useinbandfec": 1}, "rtcpFeedback": [{"type": "transport-cc", "parameter": ""}],
+        }],
+        "headerExtensions": [
+            {"uri": "urn:ietf:params:rtp-hdrext:sdes:mid", "id": 4, "encrypt": false, "parameters": {}},
+            {"uri": "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time", "id": 2, "encrypt": false, "parameters": {}},
+        ],
+        "encodings": [{"ssrc": SSRC, "dtx": false, "maxBitrate": 64_000}],
+        "rtcp": {"cname": "", "reducedSize": true},
+    })
+}
+
+#[tokio::test]
+async fn clients_of_mediasoup_3_need_no_translation() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    let room = client.post("/rooms", json!({})).await.expect(201)["id"].clone();
+    let transports = format!("/rooms/{room}/webrtc-transports");
+    let sending = create(&mut client, &transports, json!({})).await;
+    let receiving = create(&mut client, &transports, json!({})).await;
+
+    // createSendTransport and createRecvTransport take this as it is.
+    let (webrtc, options) = (&sending["webrtc"], &sending["webrtc"]["clientOptions"]);
+    assert_eq!(options["id"], sending["id"].to_string(), "as text");
+    assert_eq!(options["iceParameters"], webrtc["iceParameters"]);
+    assert_eq!(options["dtlsParameters"], webrtc["dtlsLocalParameters"]);
+    let mut without_address = options["iceCandidates"].clone();
+    for candidate in without_address.as_array_mut().unwrap() {
+        let address = candidate.as_object_mut().unwrap().remove("address");
+        assert_eq!(address.as_ref(), candidate.get("ip"));
+    }
+    assert_eq!(webrtc["iceCandidates"], without_address);
+    let listed = client.get(&format!("/transports?room={room}")).await.expect(200);
+    assert_eq!(
+        listed["items"][0]["webrtc"].get("clientOptions"),
+        None,
+        "lists keep secrets"
+    );
+
+    let producers = format!("/transports/{}/producers", sending["id"]);
+    let microphone = json!({"kind": "audio", "rtpParameters": microphone_of_mediasoup_3(), "appData": {}});
+    let producer = client.post(&producers, microphone).await.expect(201)["id"].clone();
+
+    // What `device.rtpCapabilities` says: the room's, and who sends what.
+    let mut capabilities = client.get(&format!("/rooms/{room}/rtp-capabilities")).await.expect(200);
+    for extension in capabilities["headerExtensions"].as_array_mut().unwrap() {
+        extension["direction"] = json!("sendrecv");
+    }
+    let opus = capabilities["codecs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|codec| codec["mimeType"] == "audio/opus");
+    let payload_type = opus.unwrap()["preferredPayloadType"].clone();
+    let consumers = format!("/transports/{}/consumers", receiving["id"]);
+    let wanted = json!({"producer": producer.to_string(), "rtpCapabilities": capabilities, "paused": true});
+    let consumer = client.post(&consumers, wanted.clone()).await.expect(201);
+    let parameters = &consumer["rtpParameters"];
+    assert_eq!(parameters["codecs"][0]["payloadType"], payload_type, "the receiver's");
+    assert_eq!(parameters["codecs"].as_array().unwrap().len(), 1);
+    assert_ne!(parameters["rtcp"]["cname"], "");
+    assert_eq!(consumer["paused"], true);
+
+    // A path into that request, what to put there, and what the refusal must say.
+    let rows = [
+        ("/rtp", json!({"payloadTypes": {"111": 100}}), "not both"),
+        ("/rtp", json!({"headerExtensions": []}), "not both"),
+        ("/rtpCapabilities", json!({"codecs": []}), "no codec in common"),
+        ("/rtpCapabilities", json!([]), "rtpCapabilities"),
+        (
+            "/rtpCapabilities/codecs/0/preferredPayloadType",
+            Value::Null,
+            "needs a preferredPayloadType",
+        ),
+        (
+            "/rtpCapabilities/codecs/0/preferredPayloadType",
+            json!(70),
+            "collides with RTCP",
+        ),
+        (
+            "/rtpCapabilities/codecs/0/preferredPayloadType",
+            payload_type.clone(),
+            "listed twice",
+        ),
+        ("/rtpCapabilities/codecs/0/name", json!("x".repeat(100)), "name"),
+        (
+            "/rtpCapabilities/headerExtensions",
+            json!(vec![json!({"uri": "a", "preferredId": 1}); 129]),
+            "more than 128",
+        ),
+        (
+            "/rtpCapabilities/headerExtensions/0/directions",
+            json!("sendrecv"),
+            "unknown field `directions`",
+        ),
+        ("/producer", json!("1x"), "an id is a whole number"),
+        ("/producer", json!(""), "an id is a whole number"),
+        ("/producer", json!("+1"), "an id is a whole number"),
+        ("/producer", json!("01"), "an id is a whole number"),
+        ("/producer", json!(-1), "an id is a whole number"),
+        ("/producer", json!(1.5), "an id is a whole number"),
+        ("/producer", json!([1]), "an id is a whole number"),
+        ("/producer", json!("18446744073709551616"), "an id is a whole number"),
+    ];
+    for (path, value, why) in rows {
+        let mut spoiled = wanted.clone();
+        // Those of the producer's kind are read, and opus is the last of them.
+        let codecs = capabilities["codecs"].as_array().unwrap();
+        let audio = codecs.iter().filter(|codec| codec["kind"] == "audio").rev().cloned();
+        spoiled["rtpCapabilities"]["codecs"] = audio.collect();
+        let (place, name) = path.rsplit_once('/').unwrap();
+        spoiled.pointer_mut(place).unwrap()[name] = value.clone();
+        let refused = client.post(&consumers, spoiled).await;
+        assert_eq!(refused.status, 400, "{path} {value}: {}", refused.text);
+        assert!(refused.text.contains(why), "{path} {value}: {}", refused.text);
+    }
+    let unknown = json!({"producer": "77", "rtpCapabilities": capabilities});
+    client.post(&consumers, unknown).await.expect(404);
+    let all = client.get(&format!("/consumers?room={room}")).await.expect(200);
+    assert_eq!(
+        all["items"].as_array().unwrap().len(),
+        1,
+        "what was refused made nothing"
     );
     control.close().await;
 }

@@ -232,11 +232,10 @@ pub enum Method {
     /// kept. Takes the methods that are [rehearsed](Method::is_rehearsed). Descriptors come with those that make transports, but for
     /// sockets that are connected to a peer; with none, it is closed already.
     Rehearse,
-    /// The process's time has come. Its rooms follow, each from [`Method::Adopt`] on: WebRTC transports are asked for again, with what descriptors
-    /// have not come before; all else is [taken up](Method::TakeUp).
+    /// The process's time has come. Its rooms follow, each from [`Method::Adopt`] on: WebRTC transports of which sockets are connected to a peer
+    /// are asked for again, with those; all else is [taken up](Method::TakeUp).
     RehearsalEnded,
-    /// After the WebRTC transports of a room that was rehearsed, all plain transports, producers and consumers that the room is to have: each
-    /// continues what the pages say of it. What was rehearsed and stands neither here nor was asked for is closed. Answered by
+    /// All other transports, and all producers and consumers, that a room is to have which was rehearsed: each continues what the pages say of it. What was rehearsed and stands neither here nor was asked for is closed. Answered by
     /// [`Reply::TakenUp`].
     TakeUp {
         room: RoomId,
@@ -247,8 +246,8 @@ pub enum Method {
 }
 
 impl Method {
-    /// Whether a process that [rehearses](Method::Rehearse) does it, too: what makes, changes and closes rooms and what is in them, as far as
-    /// that has nothing to do with sockets, keys and peers.
+    /// Whether a process that [rehearses](Method::Rehearse) does it, too: what makes, changes and closes rooms and what is in them. Of what concerns
+    /// sockets and peers it only takes note.
     pub fn is_rehearsed(&self) -> bool {
         match self {
             Self::CreateRouter { .. }
@@ -257,6 +256,9 @@ impl Method {
             | Self::CreatePlainTransport(_)
             | Self::CreateWebRtcTransport(_)
             | Self::SetRemote { .. }
+            | Self::RestartIce { .. }
+            | Self::SetRemoteIce { .. }
+            | Self::SetDtlsParameters { .. }
             | Self::SetMaxBitrate { .. }
             | Self::CloseTransport { .. }
             | Self::CreateProducer(_)
@@ -272,9 +274,6 @@ impl Method {
             | Self::SetLogFilter(_)
             | Self::SetCoalescing(_)
             | Self::UseDtlsCertificate(_)
-            | Self::RestartIce { .. }
-            | Self::SetRemoteIce { .. }
-            | Self::SetDtlsParameters { .. }
             | Self::StartMirroring { .. }
             | Self::StopMirroring { .. }
             | Self::RequestKeyFrame { .. }

@@ -11,12 +11,12 @@ use weir_channel::message::{ConsumerDump, ConsumerStats, Profile};
 
 use super::answer::{AppData, Closed, Created, Nothing, Pause, PreferredProfile, Reply};
 use super::error::ApiError;
-use super::extract::{Id, Params};
+use super::extract::{Id, Params, number_or_digits, number_or_digits_schema};
 use super::list::ListQuery;
 use super::named::{Named, Of, OfWith};
 use super::state::App;
 use super::view::{ConsumerView, Listing};
-use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions, Transport};
+use crate::{Consumer, ConsumerOptions, ConsumerRtp, EnableOptions, Producer, RtpCapabilities, Transport};
 
 impl From<&Consumer> for ConsumerView {
     fn from(consumer: &Consumer) -> Self {
@@ -73,11 +73,17 @@ pub(super) async fn list(
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateConsumer {
+    /// The producer.
+    #[serde(deserialize_with = "number_or_digits")]
+    #[schemars(schema_with = "number_or_digits_schema")]
     producer: ProducerId,
     #[serde(default)]
     paused: bool,
     #[serde(default)]
     preferred_profile: Profile,
+    /// What the receiver can receive, as `device.rtpCapabilities` of mediasoup's clients: it is sent what both have in
+    /// common, under the receiver's payload types and header extension ids. Not together with those of `rtp`.
+    rtp_capabilities: Option<RtpCapabilities>,
     #[serde(default)]
     rtp: ConsumerRtp,
     #[serde(default)]
@@ -85,15 +91,28 @@ pub(super) struct CreateConsumer {
 }
 
 pub(super) async fn create(
+    State(app): State<Arc<App>>,
     OfWith(transport, body): OfWith<Transport, CreateConsumer>,
 ) -> Result<Created<ConsumerView>, ApiError> {
+    let has_numbers = !body.rtp.payload_types.is_empty() || body.rtp.header_extensions.is_some();
+    if body.rtp_capabilities.is_some() && has_numbers {
+        return Err(ApiError::invalid(
+            "give either rtpCapabilities or payloadTypes and headerExtensions of rtp, not both",
+        ));
+    }
     let options = ConsumerOptions {
         paused: body.paused,
         preferred_profile: body.preferred_profile,
         rtp: body.rtp,
         app_data: body.app_data,
     };
-    let consumer = transport.consume(body.producer, options).await?;
+    let consumer = match body.rtp_capabilities {
+        None => transport.consume(body.producer, options).await?,
+        Some(receiver) => {
+            let producer = Producer::find(&app, Id(body.producer))?;
+            transport.consume_as(&producer, &receiver, options).await?
+        }
+    };
     Ok(Created(
         format!("/consumers/{}", consumer.id().0),
         ConsumerView::whole(&consumer),
@@ -109,6 +128,8 @@ pub(super) async fn show(Of(consumer): Of<Consumer>) -> Json<ConsumerView> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Enable {
     /// The transport.
+    #[serde(deserialize_with = "number_or_digits")]
+    #[schemars(schema_with = "number_or_digits_schema")]
     transport: TransportId,
     /// Whether it starts paused by the client.
     #[serde(default)]

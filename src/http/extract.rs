@@ -10,7 +10,9 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 use weir_channel::id::RoomId;
 
@@ -21,6 +23,33 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads an id that is written as a number, or as text with its digits: clients of mediasoup 3 know no ids but text.
+pub(super) fn number_or_digits<'de, D, T>(reader: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Digits(String),
+    }
+    let refused = || D::Error::custom("an id is a whole number, or text with its digits");
+    let digits = match Written::deserialize(reader).map_err(|_| refused())? {
+        Written::Number(number) => number.to_string(),
+        Written::Digits(digits) => digits,
+    };
+    // One way to write each: no sign, no space, no leading zero.
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    is_plain.then(|| digits.parse().ok()).flatten().ok_or_else(refused)
+}
+
+/// How such an id is described.
+pub(super) fn number_or_digits_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
+}
 
 /// A JSON body. No body at all is read as `{}`, so that a pause needs none.
 pub(super) struct Body<T>(pub(super) T);

@@ -11,7 +11,7 @@ use weir_channel::message::{Remote, TransportDump, TransportStats, Zoned};
 
 use super::answer::{AppData, Closed, Created, Reply};
 use super::error::ApiError;
-use super::extract::{Id, Params};
+use super::extract::{Id, Params, number_or_digits, number_or_digits_schema};
 use super::list::ListQuery;
 use super::named::{Named, Of, OfWith};
 use super::state::App;
@@ -119,6 +119,8 @@ pub(super) async fn stop_mirroring(Of(transport): Of<Transport>) -> Reply<Transp
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CreateStreamer {
     /// The producer.
+    #[serde(deserialize_with = "number_or_digits")]
+    #[schemars(schema_with = "number_or_digits_schema")]
     producer: ProducerId,
     /// The address.
     #[schemars(with = "String")]

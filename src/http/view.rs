@@ -159,6 +159,33 @@ pub struct Introduction {
     pub dtls_local_parameters: DtlsParameters,
     /// The client's certificate, in PEM; `null` until the client has proven that it has one.
     pub dtls_remote_cert: Option<String>,
+    /// What mediasoup-client 3 takes in `createSendTransport` and `createRecvTransport`, as it is.
+    pub client_options: ClientOptions,
+}
+
+/// The options with which a client of mediasoup 3 makes its side of a transport.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientOptions {
+    /// The transport's id, as text.
+    pub id: String,
+    /// The credentials for the client's connectivity checks.
+    pub ice_parameters: IceParameters,
+    /// The addresses to which the client may send.
+    pub ice_candidates: Vec<ClientCandidate>,
+    /// The server's DTLS role and the fingerprints of its certificate.
+    pub dtls_parameters: DtlsParameters,
+}
+
+/// An address to which a client of mediasoup 3 may send.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCandidate {
+    /// The IP address, which mediasoup 2 calls `ip`.
+    pub address: IpAddr,
+    /// The candidate under the names of mediasoup 2.
+    #[serde(flatten)]
+    pub candidate: IceCandidate,
 }
 
 /// A producer.

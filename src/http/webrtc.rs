@@ -10,8 +10,8 @@ use super::answer::{Created, Nothing, Reply};
 use super::error::ApiError;
 use super::named::OfWith;
 use super::transports::created;
-use super::view::{IceRole, Introduction, TransportView, WebRtcView};
-use crate::{Direction, IceParameters, Peer, Room, WebRtcTransport, WebRtcTransportOptions};
+use super::view::{ClientCandidate, ClientOptions, IceRole, Introduction, TransportView, WebRtcView};
+use crate::{Direction, IceCandidate, IceParameters, Peer, Room, WebRtcTransport, WebRtcTransportOptions};
 
 impl WebRtcView {
     /// As it is shown in a list.
@@ -34,8 +34,30 @@ impl WebRtcView {
                 ice_parameters: transport.ice_parameters(),
                 dtls_local_parameters: transport.dtls_local_parameters(),
                 dtls_remote_cert: transport.dtls_remote_cert(),
+                client_options: ClientOptions::of(transport),
             }),
             ..Self::of(transport)
+        }
+    }
+}
+
+impl ClientOptions {
+    fn of(transport: &WebRtcTransport) -> Self {
+        let candidates = transport.ice_candidates().iter();
+        Self {
+            id: transport.id().0.to_string(),
+            ice_parameters: transport.ice_parameters(),
+            ice_candidates: candidates.map(ClientCandidate::of).collect(),
+            dtls_parameters: transport.dtls_local_parameters(),
+        }
+    }
+}
+
+impl ClientCandidate {
+    fn of(candidate: &IceCandidate) -> Self {
+        Self {
+            address: candidate.ip,
+            candidate: candidate.clone(),
         }
     }
 }

@@ -235,10 +235,12 @@ impl Transport {
 
     /// Makes a consumer as [`Transport::consume`] does, for a receiver that says in payload types and header extension ids of
     /// its own what it can receive, as an offer does. It is sent what both have in common, under the receiver's numbers, and with the
-    /// receiver's retransmissions, whether the producer has such or not. Of `options.rtp` only the SSRCs count.
+    /// receiver's retransmissions, whether the producer has such or not. Of `receiver` counts what is for the
+    /// producer's kind of media, and of `options.rtp` only the SSRCs.
     ///
     /// # Errors
-    /// As [`Transport::consume`], and [`Error::InvalidParameters`] when there is no codec in common.
+    /// As [`Transport::consume`], and [`Error::InvalidParameters`] when there is no codec in common, or when one of the receiver's
+    /// codecs has no payload type, or that of another.
     pub async fn consume_as(
         &self,
         producer: &Producer,
@@ -246,7 +248,9 @@ impl Transport {
         options: ConsumerOptions,
     ) -> Result<Consumer, Error> {
         let producer = self.in_same_room(producer.id())?;
-        self.make_consumer(&producer, options, Shape::Receivers(receiver), OnAccept::Consumer)
+        let receiver = receiver.of_kind(producer.kind);
+        receiver.check_receiver().map_err(Error::InvalidParameters)?;
+        self.make_consumer(&producer, options, Shape::Receivers(&receiver), OnAccept::Consumer)
             .await
     }
 

@@ -110,21 +110,29 @@ impl DesiredRoom {
     }
 
     /// The requests that make what is in the room in a process that has rehearsed it.
-    pub(crate) fn replay_rehearsed(&self, room: RoomId) -> Vec<Replayed> {
-        let (mut replayed, mut plain) = (Vec::new(), Vec::new());
+    /// `has_connected`: whether a transport's sockets are connected to a peer that the process has not got.
+    pub(crate) fn replay_rehearsed(
+        &self,
+        room: RoomId,
+        has_connected: impl Fn(&TransportNode) -> bool,
+    ) -> Vec<Replayed> {
+        let (mut replayed, mut others) = (Vec::new(), Vec::new());
         for (id, transport) in &self.transports {
-            match transport.request {
-                Method::CreateWebRtcTransport(_) => {
-                    let is_wanted = |method: &Method| method.creates_in().is_some() || !method.is_rehearsed();
-                    replayed.extend(transport.make().filter(|made| is_wanted(&made.method)));
+            match &transport.request {
+                Method::CreateWebRtcTransport(request)
+                    // Without ports of its own it has had no sockets yet.
+                    if request.listeners.is_empty() || has_connected(&transport.node) =>
+                {
+                    let is_relays = |method: &Method| matches!(method, Method::SetMaxBitrate { .. });
+                    replayed.extend(transport.make().filter(|made| !is_relays(&made.method)));
                 }
-                _ => plain.push(*id),
+                _ => others.push(*id),
             }
         }
         let enabled = self.consumers.iter().filter(|(_, consumer)| consumer.request.is_some());
         let taken_up = Method::TakeUp {
             room,
-            transports: plain,
+            transports: others,
             producers: self.producers.keys().copied().collect(),
             consumers: enabled.map(|(id, _)| *id).collect(),
         };

@@ -13,11 +13,13 @@ mod room;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
-use weir_channel::message::ExtensionUri;
+use weir_channel::message::{ExtensionUri, MediaKind};
 
 use crate::server::model::rtp_parameters::{
-    Checked, check_feedback, check_format_parameters, check_text, extension_uri,
+    Checked, check_feedback, check_format_parameters, check_payload_type, check_text, extension_uri,
 };
 
 pub use self::codec::RtpCodecCapability;
@@ -62,6 +64,29 @@ impl RtpCapabilities {
     /// # Errors
     /// A sentence that names the first that is not.
     pub fn check_subset_of(&self, room: &Self) -> Result<(), String> {
+        self.check_sizes()?;
+        for codec in &self.codecs {
+            self.check_codec(codec, room)?;
+        }
+        for extension in &self.header_extensions {
+            let same = |other: &&RtpHeaderExtensionCapability| other.matches(extension);
+            let RtpHeaderExtensionCapability { uri, preferred_id, .. } = extension;
+            match room.header_extensions.iter().find(same) {
+                None => return Err(format!("the room does not have header extension {uri}; leave it out")),
+                Some(own) if own.preferred_id != *preferred_id => {
+                    return Err(format!(
+                        "the preferredId of header extension {uri} is {} in this room, not {preferred_id}",
+                        own.preferred_id
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing in it is too long.
+    fn check_sizes(&self) -> Checked<()> {
         for (list, len) in [
             ("codecs", self.codecs.len()),
             ("headerExtensions", self.header_extensions.len()),
@@ -78,20 +103,40 @@ impl RtpCapabilities {
             check_text("the name of a codec", &codec.name)?;
             check_format_parameters(&codec.parameters)?;
             check_feedback(&codec.rtcp_feedback)?;
-            self.check_codec(codec, room)?;
         }
-        for extension in &self.header_extensions {
-            let same = |other: &&RtpHeaderExtensionCapability| other.matches(extension);
-            let RtpHeaderExtensionCapability { uri, preferred_id, .. } = extension;
-            match room.header_extensions.iter().find(same) {
-                None => return Err(format!("the room does not have header extension {uri}; leave it out")),
-                Some(own) if own.preferred_id != *preferred_id => {
-                    return Err(format!(
-                        "the preferredId of header extension {uri} is {} in this room, not {preferred_id}",
-                        own.preferred_id
-                    ));
-                }
-                Some(_) => {}
+        Ok(())
+    }
+
+    /// What of it is for one kind of media.
+    pub(crate) fn of_kind(&self, kind: MediaKind) -> Self {
+        let codecs = self.codecs.iter().filter(|codec| codec.kind == kind);
+        let extensions = self.header_extensions.iter();
+        Self {
+            codecs: codecs.cloned().collect(),
+            header_extensions: extensions.filter(|extension| extension.is_for(kind)).cloned().collect(),
+            fec_mechanisms: self.fec_mechanisms.clone(),
+        }
+    }
+
+    /// Checks its codecs as those of a receiver, in payload types of its own. (Header extensions are checked as those of its
+    /// consumer.)
+    pub(crate) fn check_receiver(&self) -> Checked<()> {
+        self.check_sizes()?;
+        let mut payload_types = BTreeSet::new();
+        for codec in &self.codecs {
+            let RtpCodecCapability {
+                name,
+                preferred_payload_type,
+                ..
+            } = codec;
+            let Some(payload_type) = *preferred_payload_type else {
+                return Err(format!(
+                    "codec {name} needs a preferredPayloadType, under which it is to be sent"
+                ));
+            };
+            check_payload_type(payload_type)?;
+            if !payload_types.insert(payload_type) {
+                return Err(format!("preferredPayloadType {payload_type} is listed twice"));
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! What a producer sends and what a consumer receives, in the JSON shape of mediasoup (differences §5).
+//! What a producer sends and what a consumer receives, in the JSON shape of mediasoup (differences §5). That of mediasoup 3 is
+//! read as well.
 //!
 //! Everything is checked here, before a worker hears of it; an error says what to change. Codecs that are not known are
 //! relayed as they are: their names and parameters stay here, and a worker hears what each is for. `rtx` repairs the codec
@@ -8,6 +9,7 @@
 mod codec;
 mod encoding;
 mod header_extension;
+mod json;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -44,20 +46,18 @@ pub(crate) type Checked<T> = Result<T, String>;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", try_from = "json::ParametersJson")]
 pub struct RtpParameters {
     /// The media id (RFC 8843 §15) that the packets may carry; 1 to 32 bytes. Needs the `sdes:mid` header extension.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mux_id: Option<String>,
     /// The codecs, 1 to 16, each with its own payload type, and the `rtx` codecs that repair them, if any.
     pub codecs: Vec<RtpCodec>,
     /// The header extensions (RFC 8285), each with its own id.
-    #[serde(default)]
     pub header_extensions: Vec<RtpHeaderExtension>,
     /// The streams: one, or up to three simulcast layers with distinct profiles.
     pub encodings: Vec<RtpEncoding>,
     /// The RTCP parameters of all streams.
-    #[serde(default)]
     pub rtcp: RtcpParameters,
 }
 

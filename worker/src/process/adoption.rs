@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use tracing::{debug, warn};
@@ -25,10 +26,22 @@ use super::event_loop::EventLoop;
 /// So many sockets are begun to be watched in a turn, when that is not urgent: it takes some 100 µs.
 const WATCHED_AT_ONCE_MAX: usize = 64;
 
+/// For so long rooms are made before anything is relayed. What relays in between makes whoever comes last wait for the packets of all who were
+/// first: on a CPU that is busy anyway several times as long as the making takes. When there is more to make than fits into this, the first
+/// ones do not wait for the last.
+const BEFORE_PACKETS_MAX: Duration = Duration::from_millis(60);
+
+/// Sockets to which nothing comes but what receivers say are watched so long after the last room is there: what has waited is relayed by then.
+const WATCHED_AFTER: Duration = Duration::from_millis(50);
+
 /// The rooms that are being adopted.
 #[derive(Debug, Default)]
 pub(super) struct Adoptions {
     rooms: BTreeMap<RoomId, Adoption>,
+    /// Until when making them comes before relaying.
+    before_packets_until: Time,
+    /// From when on sockets are watched that were left for later.
+    watched_from: Time,
     /// Those whose sockets nobody has read for too long.
     stale: BTreeSet<RoomId>,
     /// Sockets that are watched when all rooms are there: strangers come to them, or nothing but what receivers say.
@@ -53,9 +66,19 @@ impl Adoptions {
         self.rooms.is_empty()
     }
 
-    /// Whether sockets are to be watched now that were left for later.
-    pub(super) fn has_unwatched(&self) -> bool {
-        self.rooms.is_empty() && !self.later.is_empty()
+    /// Whether rooms are made before anything is relayed.
+    pub(super) fn come_before_packets(&self, now: Time) -> bool {
+        !self.rooms.is_empty() && now < self.before_packets_until
+    }
+
+    /// When sockets are to be watched that were left for later.
+    pub(super) fn watching_due(&self) -> Option<Time> {
+        (self.rooms.is_empty() && !self.later.is_empty()).then_some(self.watched_from)
+    }
+
+    /// Whether that is now.
+    pub(super) fn has_to_watch(&self, now: Time) -> bool {
+        self.watching_due().is_some_and(|due| due <= now)
     }
 
     /// Whether all can be read that was left of a room. If not, what was made of it before may look as if it had never been.
@@ -93,7 +116,13 @@ impl Adoptions {
 
 impl<S: Shell> EventLoop<S> {
     /// What comes of this room until its adoption ends is continued.
-    pub(super) fn adopt(&mut self, room: RoomId, pages: u8, descriptors: Vec<OwnedFd>) -> Result<Reply, WorkerError> {
+    pub(super) fn adopt(
+        &mut self,
+        now: Time,
+        room: RoomId,
+        pages: u8,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Reply, WorkerError> {
         if descriptors.len() != usize::from(pages) {
             return Err(WorkerError::descriptors(usize::from(pages), descriptors.len()));
         }
@@ -119,9 +148,10 @@ impl<S: Shell> EventLoop<S> {
             transports: Vec::new(),
             is_incomplete,
         };
-        let are_read = self.reads_shared_ports();
+        let is_first = self.adoptions.is_empty();
         self.adoptions.rooms.insert(room, adoption);
-        if are_read {
+        if is_first {
+            self.adoptions.before_packets_until = now + BEFORE_PACKETS_MAX;
             self.watch_shared_ports();
         }
         Ok(Reply::Done)
@@ -142,6 +172,7 @@ impl<S: Shell> EventLoop<S> {
             return Err(WorkerError::invalid(format!("{room} is not being adopted")));
         };
         self.relay.end_adoption(room);
+        self.adoptions.watched_from = now + WATCHED_AFTER;
         let is_stale = self.adoptions.stale.remove(&room);
         self.adoptions.are_shared_ports_stale |= is_stale;
         for transport in transports {

@@ -28,8 +28,8 @@ const REQUESTS_MIN_ADOPTING: u64 = 256;
 const FINISH_TIME_MAX: Duration = Duration::from_secs(1);
 
 impl<S: Shell> EventLoop<S> {
-    /// Serves as many requests as it is time for.
-    pub(super) fn serve_channel(&mut self, now: Time) -> Result<(), Ended> {
+    /// Serves as many requests as it is time for. Returns how many those were.
+    pub(super) fn serve_channel(&mut self, mut now: Time) -> Result<u64, Ended> {
         let elapsed_us = now.since(self.requests_served).as_micros() as u64;
         let least = match self.adoptions.is_empty() {
             true => REQUESTS_MIN,
@@ -38,11 +38,10 @@ impl<S: Shell> EventLoop<S> {
         let allowed = least + elapsed_us.saturating_mul(REQUESTS_PER_MS) / 1_000;
         self.requests_served = now;
         let mut done = 0;
-        while done < allowed.min(REQUESTS_PER_MS * 100) {
+        while done < allowed.min(REQUESTS_PER_MS * 100) || self.adoptions.come_before_packets(now) {
             let Some((request, descriptors)) = self.endpoint.poll_request()? else {
                 break;
             };
-            // Who is in a room that is there now gets something before the next one is made.
             let is_room_there = matches!(request.method, Method::AdoptionEnded { .. });
             done += match &request.method {
                 Method::TakeUp {
@@ -55,11 +54,15 @@ impl<S: Shell> EventLoop<S> {
             };
             let response = self.handle_request(now, request, descriptors);
             self.endpoint.push_response(response)?;
-            if self.is_leaving || is_room_there {
+            if !self.adoptions.is_empty() {
+                now = S::monotonic();
+            }
+            // Who is in a room that is there now gets something before the next one is made, when that has taken long enough.
+            if self.is_leaving || is_room_there && !self.adoptions.come_before_packets(now) {
                 break;
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Tells the supervisor what has happened, and writes what waits for it.

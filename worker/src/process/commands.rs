@@ -61,7 +61,7 @@ impl<S: Shell> EventLoop<S> {
             return self.use_pollers(descriptors);
         }
         if let Method::Adopt { room, pages } = method {
-            return self.adopt(*room, *pages, descriptors);
+            return self.adopt(now, *room, *pages, descriptors);
         }
         if !descriptors.is_empty() {
             return Err(WorkerError::descriptors(0, descriptors.len()));

@@ -235,7 +235,11 @@ impl<S: Shell> EventLoop<S> {
     /// When the next turn begins at the latest, whether anything comes before or not.
     pub fn next_timeout(&self) -> Time {
         let is_leftover = self.next_ready < self.ready.len() || self.has_more_to_do();
-        let due = [self.relay.next_timeout(), self.webrtc.next_timeout()];
+        let due = [
+            self.relay.next_timeout(),
+            self.webrtc.next_timeout(),
+            self.adoptions.watching_due(),
+        ];
         match is_leftover {
             true => self.turn_ended,
             false => due.into_iter().flatten().fold(self.turn_ended + REST_MAX, Time::min),
@@ -265,11 +269,16 @@ impl<S: Shell> EventLoop<S> {
         };
         let woke = S::monotonic();
         self.relay.page().set_turn(woke);
-        let now = self.serve_sockets(woke);
-        if is_channel_ready || self.endpoint.has_buffered_input() || self.endpoint.wants_write() {
-            self.serve_channel(now)?;
+        let is_asked = is_channel_ready || self.endpoint.has_buffered_input();
+        let makes_rooms = is_asked && self.adoptions.come_before_packets(woke) && self.serve_channel(woke)? > 0;
+        let mut now = woke;
+        if !makes_rooms {
+            now = self.serve_sockets(woke);
+            if is_asked || self.endpoint.wants_write() {
+                self.serve_channel(now)?;
+            }
         }
-        if self.adoptions.has_unwatched() {
+        if self.adoptions.has_to_watch(now) {
             self.watch_later();
         }
         let has_relayed = self.counters.packets_received != received_before;
@@ -308,7 +317,9 @@ impl<S: Shell> EventLoop<S> {
 
     /// Whether the last turn has left something.
     fn has_more_to_do(&self) -> bool {
-        self.endpoint.has_buffered_input() || self.next_open < self.open.len() || self.adoptions.has_unwatched()
+        self.endpoint.has_buffered_input()
+            || self.next_open < self.open.len()
+            || self.adoptions.has_to_watch(self.turn_ended)
     }
 
     /// Waits for something to do, but not for so long that it would look as if it could not. Returns whether the channel has something.
@@ -318,6 +329,7 @@ impl<S: Shell> EventLoop<S> {
         let due = [
             self.relay.next_timeout(),
             self.webrtc.next_timeout(),
+            self.adoptions.watching_due(),
             Some(now + REST_MAX),
         ];
         let mut kernel = Wait::<S> {

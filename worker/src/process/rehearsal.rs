@@ -7,7 +7,9 @@ use std::mem::replace;
 use std::os::fd::OwnedFd;
 
 use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId};
-use weir_channel::message::{Method, NotTakenUp, Reply, WorkerError};
+use weir_channel::message::{
+    CreateWebRtcTransport, DtlsParameters, IceCredentials, Method, NotTakenUp, Reply, WorkerError,
+};
 
 use crate::net::shell::Shell;
 use crate::net::sockets::{IceSockets, TransportSockets};
@@ -39,9 +41,18 @@ pub(super) struct Rehearsal {
 #[derive(Debug)]
 pub(super) enum Laid {
     Plain(TransportSockets),
-    WebRtc(IceSockets),
+    WebRtc(Box<LaidWebRtc>),
     /// They are the worker's, or closed already.
     Nothing,
+}
+
+/// A WebRTC transport: its sockets, and what it is made with.
+#[derive(Debug)]
+pub(super) struct LaidWebRtc {
+    pub(super) sockets: IceSockets,
+    request: CreateWebRtcTransport,
+    remote_ice: Option<IceCredentials>,
+    dtls: Option<DtlsParameters>,
 }
 
 impl Rehearsal {
@@ -103,9 +114,12 @@ impl<S: Shell> EventLoop<S> {
                 sockets.note_remotes();
                 Laid::Plain(sockets)
             }
-            Method::CreateWebRtcTransport(request) => {
-                Laid::WebRtc(IceSockets::take_over(descriptors, &request.listeners)?)
-            }
+            Method::CreateWebRtcTransport(request) => Laid::WebRtc(Box::new(LaidWebRtc {
+                sockets: IceSockets::take_over(descriptors, &request.listeners)?,
+                request: request.clone(),
+                remote_ice: None,
+                dtls: None,
+            })),
             _ => return Err(WorkerError::descriptors(0, count)),
         };
         match method {
@@ -119,6 +133,15 @@ impl<S: Shell> EventLoop<S> {
                     self.relay.set_page(page);
                 }
                 Ok(Reply::Done)
+            }
+            Method::RestartIce { transport, ice } => {
+                self.note_rehearsed(*transport, |laid| laid.request.ice = ice.clone())
+            }
+            Method::SetRemoteIce { transport, ice } => {
+                self.note_rehearsed(*transport, |laid| laid.remote_ice = Some(ice.clone()))
+            }
+            Method::SetDtlsParameters { transport, parameters } => {
+                self.note_rehearsed(*transport, |laid| laid.dtls = Some(parameters.clone()))
             }
             method if method.is_rehearsed() => self.make_rehearsed(now, method, laid),
             _ => Err(WorkerError::invalid("this cannot be rehearsed")),
@@ -159,6 +182,21 @@ impl<S: Shell> EventLoop<S> {
         Ok(reply)
     }
 
+    /// Takes note of what a WebRTC transport is to be made with.
+    fn note_rehearsed(
+        &mut self,
+        transport: TransportId,
+        note: impl FnOnce(&mut LaidWebRtc),
+    ) -> Result<Reply, WorkerError> {
+        match self.rehearsal.transports.get_mut(&transport) {
+            Some(Laid::WebRtc(laid)) => note(laid),
+            // It will be asked for with all that.
+            Some(Laid::Plain(_) | Laid::Nothing) => {}
+            None => return Err(WorkerError::UnknownTransport(transport)),
+        }
+        Ok(Reply::Done)
+    }
+
     /// What is made will be kept in the page, whose memory is fetched now and not when everybody waits.
     fn warm_page(&mut self) {
         let (_, transports, producers, consumers) = self.relay.counts();
@@ -197,7 +235,7 @@ impl<S: Shell> EventLoop<S> {
         }
         let mut others = Vec::new();
         for transport in transports {
-            if let Err(error) = self.take_up_plain(now, room, *transport) {
+            if let Err(error) = self.take_up_transport(now, room, *transport) {
                 others.push((*transport, error));
             }
         }
@@ -214,11 +252,15 @@ impl<S: Shell> EventLoop<S> {
         Ok(Reply::TakenUp(not_taken_up))
     }
 
-    fn take_up_plain(&mut self, now: Time, room: RoomId, transport: TransportId) -> Result<(), WorkerError> {
+    fn take_up_transport(&mut self, now: Time, room: RoomId, transport: TransportId) -> Result<(), WorkerError> {
         match self.rehearsal.claim(transport) {
             Some(Laid::Plain(sockets)) => {
                 let left = self.relay.take_up_transport(now, room, transport)?;
                 self.use_sockets(now, (room, transport), sockets, None, left)
+            }
+            Some(Laid::WebRtc(laid)) if laid.request.room == room => {
+                let taken_up = self.take_up_webrtc(now, laid);
+                taken_up.inspect_err(|_| self.give_up_rehearsed(now, transport))
             }
             Some(Laid::WebRtc(_) | Laid::Nothing) => {
                 self.give_up_rehearsed(now, transport);
@@ -226,6 +268,22 @@ impl<S: Shell> EventLoop<S> {
             }
             None => Err(WorkerError::UnknownTransport(transport)),
         }
+    }
+
+    /// Makes a WebRTC transport with what was noted of it.
+    fn take_up_webrtc(&mut self, now: Time, mut laid: Box<LaidWebRtc>) -> Result<(), WorkerError> {
+        let (remote_ice, dtls) = (laid.remote_ice.take(), laid.dtls.take());
+        let request = laid.request.clone();
+        self.make_webrtc_transport(now, None, &request, Vec::new(), Some(Laid::WebRtc(laid)))?;
+        let whom = (self.index_of(request.transport)?, request.transport);
+        let (webrtc, mut io) = self.webrtc_and_io();
+        if let Some(ice) = &remote_ice {
+            webrtc.set_remote_ice(now, &mut io, whom, ice)?;
+        }
+        if let Some(parameters) = &dtls {
+            webrtc.set_dtls_parameters(now, &mut io, whom, parameters)?;
+        }
+        Ok(())
     }
 
     /// What the relay wants done in a rehearsal is done by nobody.

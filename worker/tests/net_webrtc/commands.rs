@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use rcgen::{CertificateParams, KeyPair};
 use weir_channel::id::TransportId;
 use weir_channel::message::{
-    DtlsCertificate, DtlsParameters, DtlsRole, Fingerprint, FingerprintAlgorithm, IceCredentials, IceProtocol,
-    IceState, Method, Notification, Reply, UnroutedReason, WebRtcFailureReason, WorkerError,
+    CreateWebRtcTransport, DtlsCertificate, DtlsParameters, DtlsRole, DtlsState, Fingerprint, FingerprintAlgorithm,
+    IceCredentials, IceProtocol, IceState, Method, NotTakenUp, Notification, Reply, UnroutedReason,
+    WebRtcFailureReason, WorkerError,
 };
+use weir_channel::page::Page;
 use weir_worker::net::clock;
 use weir_worker::webrtc::dtls;
 use weir_worker::webrtc::stun::{BINDING, Class, Key, Writer, attribute};
@@ -16,10 +18,10 @@ use weir_worker::webrtc::stun::{BINDING, Class, Key, Writer, attribute};
 use crate::client::{Client, Wire};
 use crate::loopback::{Peer, address_of, port, remote, udp, udp_at};
 use crate::room::{
-    await_unrouted, connect, connected_client, create_webrtc, has_moved, ice_credentials, plain_transport, room,
-    set_dtls_parameters, stats, transport_for_client, webrtc_stats,
+    await_dtls, await_unrouted, connect, connected_client, create_webrtc, has_moved, ice_credentials, plain_transport,
+    room, set_dtls_parameters, stats, transport_for_client, webrtc_stats,
 };
-use crate::supervisor::{Supervisor, rtp};
+use crate::supervisor::{ROOM, Supervisor, rtp};
 
 fn create(supervisor: &mut Supervisor, transport: u64) -> Vec<Fingerprint> {
     let (unconnected, connected, _) = port();
@@ -279,4 +281,59 @@ fn wrong_checks_are_counted_and_beyond_some_not_answered() {
         supervisor.stats().webrtc_failures,
         [(WebRtcFailureReason::CheckUnauthenticated, 1)]
     );
+}
+
+#[test]
+fn a_rehearsed_transport_is_taken_up_with_all_that_was_said_of_it() {
+    let mut spare = Supervisor::with_worker();
+    let done = |supervisor: &mut Supervisor, method| assert_eq!(supervisor.request(method), Ok(Reply::Done));
+    for method in [Method::Rehearse, Method::CreateRouter { room: ROOM }] {
+        done(&mut spare, method);
+    }
+    let mut clients = Vec::new();
+    for transport in 1..3 {
+        let (unconnected, connected, address) = port();
+        let request = CreateWebRtcTransport {
+            room: ROOM,
+            transport: TransportId(transport),
+            listeners: vec![IceProtocol::Udp],
+            connected: Vec::new(),
+            ice: ice_credentials(transport, 0),
+        };
+        let created = spare.request_with(Method::CreateWebRtcTransport(request), &[unconnected, connected]);
+        assert_eq!(created, Ok(Reply::Done));
+        // The second one was restarted since.
+        let ice = ice_credentials(transport, transport - 1);
+        let client = Client::new(address, &ice, true);
+        if transport == 2 {
+            let transport = TransportId(transport);
+            done(&mut spare, Method::RestartIce { transport, ice });
+        }
+        let dtls = client.parameters(DtlsRole::Auto);
+        assert_eq!(set_dtls_parameters(&mut spare, transport, dtls), Ok(Reply::Done));
+        clients.push(client);
+    }
+    let unknown = TransportId(9);
+    let restart = Method::RestartIce {
+        transport: unknown,
+        ice: ice_credentials(9, 0),
+    };
+    assert_eq!(spare.request(restart), Err(WorkerError::UnknownTransport(unknown)));
+    done(&mut spare, Method::RehearsalEnded);
+    // Its worker has died before it had begun anything.
+    let page = Page::create().unwrap();
+    let adopt = Method::Adopt { room: ROOM, pages: 1 };
+    assert_eq!(spare.request_with(adopt, &[page.into()]), Ok(Reply::Done));
+    let take_up = Method::TakeUp {
+        room: ROOM,
+        transports: vec![TransportId(1), TransportId(2)],
+        producers: Vec::new(),
+        consumers: Vec::new(),
+    };
+    assert_eq!(spare.request(take_up), Ok(Reply::TakenUp(NotTakenUp::default())));
+    done(&mut spare, Method::AdoptionEnded { room: ROOM });
+    for (transport, mut client) in (1..).zip(clients) {
+        client.run_until(|client| client.is_connected());
+        await_dtls(&mut spare, transport, DtlsState::Connected);
+    }
 }

@@ -1,26 +1,53 @@
 //! A header extension, and the id it has in a room.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use weir_channel::message::{ExtensionUri, MediaKind, any_case_if_any};
 
 /// A header extension that can be used for a kind of media.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", from = "ExtensionJson")]
 pub struct RtpHeaderExtensionCapability {
     /// The kind of media that it is for; absent: both kinds.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "any_case_if_any"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<MediaKind>,
     /// The URI that says what it means, as in `a=extmap`.
     pub uri: String,
     /// Its id in the room, 1 to 14.
     pub preferred_id: u8,
     /// Whether its value should be encrypted (RFC 6904); always `false` in a room.
-    #[serde(default)]
     pub preferred_encrypt: bool,
+}
+
+/// A header extension that can be used for a kind of media.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ExtensionJson {
+    /// The kind of media that it is for; absent: both kinds.
+    #[serde(default, deserialize_with = "any_case_if_any")]
+    kind: Option<MediaKind>,
+    /// The URI that says what it means, as in `a=extmap`.
+    uri: String,
+    /// Its id in the room, 1 to 14.
+    preferred_id: u8,
+    /// Whether its value should be encrypted (RFC 6904); always `false` in a room.
+    #[serde(default)]
+    preferred_encrypt: bool,
+    /// Who sends it, which mediasoup 3 says; ignored.
+    #[serde(rename = "direction")]
+    #[schemars(with = "Option<String>")]
+    _direction: Option<IgnoredAny>,
+}
+
+impl From<ExtensionJson> for RtpHeaderExtensionCapability {
+    fn from(json: ExtensionJson) -> Self {
+        Self {
+            kind: json.kind,
+            uri: json.uri,
+            preferred_id: json.preferred_id,
+            preferred_encrypt: json.preferred_encrypt,
+        }
+    }
 }
 
 impl RtpHeaderExtensionCapability {

@@ -726,7 +726,7 @@ proptest! {
             prop_assert_eq!(numbers.len(), count);
         }
         let parameters = consumer_parameters(&mapping.consumable(kind, &producer, &room), &peer);
-        let mut payload_types = std::collections::BTreeSet::new();
+        let mut payload_types = BTreeSet::new();
         for codec in &parameters.codecs {
             prop_assert!(payload_types.insert(codec.payload_type));
             prop_assert!(peer.has_payload_type(codec.payload_type));
@@ -735,7 +735,7 @@ proptest! {
                 None => prop_assert!(producer.codecs.iter().any(|own| own.mime_type == codec.mime_type)),
             }
         }
-        let mut ids = std::collections::BTreeSet::new();
+        let mut ids = BTreeSet::new();
         for extension in &parameters.header_extensions {
             prop_assert!(ids.insert(extension.id));
             prop_assert!(extension_uri(&extension.uri).is_some_and(ExtensionUri::is_relayed));

@@ -5,28 +5,29 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use weir_channel::message::{Codec, Encoding, MediaKind, Profile};
 
+use super::json::EncodingJson;
 use super::{Checked, ProducerPlacement, RtpParameters};
 
 /// One stream.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", try_from = "EncodingJson")]
 pub struct RtpEncoding {
     /// Its SSRC, if known in advance. A single stream on a plain transport needs none: it takes the first stream with
     /// one of its payload types that belongs to no other producer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ssrc: Option<u32>,
     /// The stream of its retransmissions, if they have one (RFC 4588); ignored without an `rtx` codec.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rtx: Option<RtxParameters>,
     /// Its RTP stream id (RFC 8852); 1 to 32 letters, digits, `-` and `_`. Needs the `sdes:rtp-stream-id` header extension.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding_id: Option<String>,
     /// The simulcast layer: `low`, `medium` or `high`; absent for a single stream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
     /// The payload type of its codec, one of those in `codecs`. It must be valid, but the payload types in the packets
     /// decide.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub codec_payload_type: Option<u8>,
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use weir_channel::message::{ExtensionUri, HeaderExtension};
 
 use super::Checked;
+use super::json::HeaderExtensionJson;
 
 /// The most bytes in a URI. The longest in use have a hundred.
 const URI_BYTES_MAX: usize = 256;
@@ -15,14 +16,14 @@ const ID_MAX: usize = 255;
 
 /// A header extension under an id.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", from = "HeaderExtensionJson")]
 pub struct RtpHeaderExtension {
     /// The URI that says what it means, as in `a=extmap`.
     pub uri: String,
     /// 1..=255. Above 14, only packets in the two-byte form can carry it (RFC 8285 §4.3; `a=extmap-allow-mixed`).
     pub id: u8,
     /// Whether its value is encrypted (RFC 6904). Weir does not support this, because a relay could not read the value.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub encrypt: bool,
 }
 

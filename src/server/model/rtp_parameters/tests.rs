@@ -266,7 +266,15 @@ fn every_mistake_is_refused_with_what_to_do() {
             json!({"profile": "low"}),
             "needs an ssrc or an encodingId",
         ),
-        ("/rtcp/cname", json!(""), "1 to 255 bytes"),
+        ("/mid", json!("1"), "muxId is \"0\" but mid is \"1\""),
+        ("/mid", json!(1), "invalid type: integer `1`, expected a string"),
+        (
+            "/encodings/0/rid",
+            json!("lo"),
+            "encodingId is \"low\" but rid is \"lo\"",
+        ),
+        ("/encodings/1/bitrate", json!(1), "unknown field `bitrate`"),
+        ("/headerExtensions/0/parameter", json!({}), "unknown field `parameter`"),
         ("/rtcp/cname", json!("x".repeat(256)), "1 to 255 bytes"),
         ("/rtcp/reduced", json!(true), "unknown field `reduced`"),
         ("/transport", json!(1), "unknown field `transport`"),
@@ -567,6 +575,113 @@ fn a_mux_id_without_its_extension_is_fine_when_every_stream_has_an_ssrc_or_a_rid
     assert!(produce(parameters, MediaKind::Video).is_err());
 }
 
+/// What mediasoup-client 3 gives with `produce` for simulcast.
+fn camera_of_mediasoup_3() -> Value {
+    let encoding = |rid: &str, scale: u8| {
+        json!({
+            "rid": rid, "active": true, "dtx": false, "maxBitrate": 500_000, "maxFramerate": 30.5, "scalabilityMode": "L1T3",
+            "scaleResolutionDownBy": scale, "priority": "high", "networkPriority": "low", "adaptivePtime": false,
+            "rtx": {"ssrc": 1_000 + u32::from(scale)}
+        })
+    };
+    let extension = |uri: &str, id: u8| json!({"uri": uri, "id": id, "encrypt": false, "parameters": {"vad": "on"}});
+    json!({
+        "mid": "0",
+        "msid": "8b0c 4f2e",
+        "codecs": [
+            {
+                "mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000, "parameters": {},
+                "rtcpFeedback": [
+                    {"type": "goog-remb", "parameter": ""}, {"type": "nack", "parameter": ""},
+                    {"type": "nack", "parameter": "pli"}, {"type": "ccm", "parameter": "fir"}
+                ]
+            },
+            {
+                "mimeType": "video/rtx", "payloadType": 97, "clockRate": 90000, "parameters": {"apt": 96},
+                "rtcpFeedback": []
+            }
+        ],
+        "headerExtensions": [extension(MID, 4), extension(RID, 10)],
+        "encodings": [encoding("r0", 4), encoding("r1", 2), encoding("r2", 1)],
+        "rtcp": {"cname": "", "reducedSize": true}
+    })
+}
+
+#[test]
+fn parameters_of_mediasoup_3_mean_what_they_say() {
+    let request = produce(camera_of_mediasoup_3(), MediaKind::Video).unwrap();
+    let encoding = |rid: &str, rtx_ssrc, profile| Encoding {
+        ssrc: None,
+        rid: Some(rid.to_owned()),
+        profile,
+        rtx_ssrc: Some(rtx_ssrc),
+    };
+    assert_eq!(
+        request.encodings,
+        [
+            encoding("r0", 1_004, Profile::Low),
+            encoding("r1", 1_002, Profile::Medium),
+            encoding("r2", 1_001, Profile::High)
+        ],
+        "layers come from the lowest to the highest"
+    );
+    assert_eq!(request.mid.as_deref(), Some("0"));
+    // As it is answered: under the names that answers have always had.
+    let parameters: RtpParameters = serde_json::from_value(camera_of_mediasoup_3()).unwrap();
+    assert_eq!(parameters.rtcp.cname, None, "an empty name is none");
+    let answered = serde_json::to_value(&parameters).unwrap();
+    assert_eq!(
+        (&answered["muxId"], &answered["encodings"][0]["encodingId"]),
+        (&json!("0"), &json!("r0"))
+    );
+    for path in [
+        "/mid",
+        "/msid",
+        "/encodings/0/rid",
+        "/encodings/0/dtx",
+        "/headerExtensions/0/parameters",
+    ] {
+        assert_eq!(answered.pointer(path), None, "{path}");
+    }
+    assert_eq!(serde_json::from_value::<RtpParameters>(answered).unwrap(), parameters);
+    // A lone stream has no profile, and some profiles are none.
+    let mut lone = camera_of_mediasoup_3();
+    lone["encodings"] = json!([{"ssrc": 7, "rtx": {"ssrc": 8}, "dtx": true}]);
+    assert_eq!(
+        produce(lone, MediaKind::Video).unwrap().encodings[0].profile,
+        Profile::Default
+    );
+    let mut some = camera_of_mediasoup_3();
+    some["encodings"][1]["profile"] = json!("high");
+    assert!(
+        produce(some, MediaKind::Video)
+            .unwrap_err()
+            .contains("each needs a profile")
+    );
+    // Both names, as of who speaks both.
+    let mut both = camera_of_mediasoup_3();
+    both["muxId"] = json!("0");
+    both["encodings"][0]["encodingId"] = json!("r0");
+    assert_eq!(produce(both, MediaKind::Video).unwrap(), request);
+    // What is ignored may be anything, and too many are too many.
+    let mut odd = camera_of_mediasoup_3();
+    odd["msid"] = json!([{"a": 1}]);
+    odd["encodings"][2]["maxBitrate"] = json!("much");
+    odd["headerExtensions"][1]["parameters"] = json!("none");
+    assert_eq!(produce(odd, MediaKind::Video).unwrap(), request);
+    let mut many = camera_of_mediasoup_3();
+    many["encodings"] = json!(
+        (0..70_000)
+            .map(|rid| json!({"rid": rid.to_string()}))
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        produce(many, MediaKind::Video)
+            .unwrap_err()
+            .contains("1 to 3 streams, not 70000")
+    );
+}
+
 #[test]
 fn of_what_a_client_says_the_unknown_is_left_out_and_nothing_else() {
     let everything = {
@@ -627,6 +742,9 @@ fn any_json() -> impl Strategy<Value = Value> {
     ];
     let members = prop::sample::select(vec![
         "muxId",
+        "mid",
+        "msid",
+        "rid",
         "codecs",
         "headerExtensions",
         "encodings",

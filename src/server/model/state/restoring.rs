@@ -9,6 +9,7 @@ use super::pausing::Pausable;
 use crate::server::model::desired::{Object, Replayed};
 use crate::server::model::error::Error;
 use crate::server::model::event::CloseCause;
+use crate::server::model::transport::TransportNode;
 
 impl State {
     /// The rooms of a worker, those first in which most is sent.
@@ -35,10 +36,14 @@ impl State {
     }
 
     /// The requests that make a room of its worker again in a process that has rehearsed it.
-    pub(crate) fn replay_rehearsed(&self, room: RoomId) -> Vec<Replayed> {
+    pub(crate) fn replay_rehearsed(
+        &self,
+        room: RoomId,
+        has_connected: impl Fn(&TransportNode) -> bool,
+    ) -> Vec<Replayed> {
         let entry = self.rooms.get(&room);
         entry
-            .map(|entry| entry.desired.replay_rehearsed(room))
+            .map(|entry| entry.desired.replay_rehearsed(room, has_connected))
             .unwrap_or_default()
     }
 

@@ -10,6 +10,7 @@ use weir_channel::page::Page;
 use crate::server::model::desired::SocketsOf;
 use crate::server::model::held::Held;
 use crate::server::model::lock;
+use crate::server::model::transport::TransportNode;
 use crate::server::workers::sockets::{SenderSocket, TransportSockets, WebRtcSockets};
 
 /// Where they come from.
@@ -62,6 +63,15 @@ impl Attached {
             Self::Pages(pages) => pages.iter().map(|page| page.try_clone()).collect(),
         }
     }
+}
+
+/// Whether sockets of a transport are connected to its peer that a process has not got which has rehearsed it.
+pub(super) fn has_connected(node: &TransportNode) -> bool {
+    let state = lock(&node.state);
+    let sockets = state.sockets.as_ref();
+    let sockets = sockets.and_then(|held| held.downcast_ref::<WebRtcSockets>());
+    // Of one whose sockets are gone the process need not know that.
+    sockets.is_some_and(|sockets| !sockets.connected().is_empty())
 }
 
 /// The sockets with which a transport is rehearsed: those that are not connected to its peer. None if it is closed.

@@ -19,7 +19,7 @@ use weir_channel::lanes::Lane;
 use weir_channel::message::{Method, Request, WorkerError};
 use weir_channel::page::Page;
 
-use super::attached::{Attached, of_mirror};
+use super::attached::{Attached, has_connected, of_mirror};
 use super::hearing::Allowances;
 use super::timeouts::deadline_after;
 use super::{Link, Queued, Queues, Table};
@@ -216,7 +216,7 @@ impl Link {
             }
             let is_made = made.remove(room);
             let replayed: Vec<_> = match is_made {
-                true => state.replay_rehearsed(*room),
+                true => state.replay_rehearsed(*room, has_connected),
                 false => state.replay(*room).collect(),
             };
             for Replayed { method, sockets } in replayed {

@@ -39,7 +39,7 @@ impl<S: Shell> EventLoop<S> {
     ) -> Result<Reply, WorkerError> {
         let laid = self.rehearsal.claim(request.transport);
         let is_rehearsed = laid.is_some();
-        let made = self.make_webrtc_transport(now, method, request, descriptors, laid);
+        let made = self.make_webrtc_transport(now, Some(method), request, descriptors, laid);
         made.inspect_err(|_| {
             if is_rehearsed {
                 self.give_up_rehearsed(now, request.transport);
@@ -47,10 +47,11 @@ impl<S: Shell> EventLoop<S> {
         })
     }
 
-    fn make_webrtc_transport(
+    /// `method`: what it is made with in the relay, unless that has it from a rehearsal.
+    pub(in crate::process) fn make_webrtc_transport(
         &mut self,
         now: Time,
-        method: &Method,
+        method: Option<&Method>,
         request: &CreateWebRtcTransport,
         mut descriptors: Vec<OwnedFd>,
         laid: Option<Laid>,
@@ -60,9 +61,9 @@ impl<S: Shell> EventLoop<S> {
         let is_rehearsed = laid.is_some();
         let sockets = match laid {
             _ if request.listeners.is_empty() => self.sockets_on_shared_ports(&descriptors)?,
-            Some(Laid::WebRtc(mut sockets)) if descriptors.is_empty() => {
-                sockets.look_again();
-                sockets
+            Some(Laid::WebRtc(mut laid)) if descriptors.is_empty() => {
+                laid.sockets.look_again();
+                laid.sockets
             }
             _ if is_adopted => IceSockets::take_over(descriptors, &request.listeners)?,
             _ => IceSockets::adopt(descriptors, &request.listeners)?,
@@ -92,14 +93,14 @@ impl<S: Shell> EventLoop<S> {
         let mut entry = TransportEntry::new(request.transport, transport, kept);
         entry.failures = failures;
         // It is in the page before the relay's own part is: whatever is there of that without it was too much for the page.
-        let made = match is_rehearsed {
-            true => {
-                let left = self.relay.take_up_transport(now, request.room, request.transport);
-                left.map(|left| left.map(|left| left.counts))
-            }
-            false => {
+        let made = match method {
+            Some(method) if !is_rehearsed => {
                 let made = self.relay.handle_command(now, method);
                 made.map(|_| self.relay.socket_counts_left(now, request.room, request.transport))
+            }
+            _ => {
+                let left = self.relay.take_up_transport(now, request.room, request.transport);
+                left.map(|left| left.map(|left| left.counts))
             }
         };
         let counted = made.inspect_err(|_| entry.kept.forget(self.relay.page_mut()))?;

@@ -9,12 +9,13 @@ use hmac::{Hmac, KeyInit as _, Mac};
 use sha1::Sha1;
 use zeroize::Zeroize;
 
-use super::Profile;
 use super::counter::Counter;
-use super::derivation::SessionKeys;
+use super::derivation::{Derivation, Protocol, SessionKeys};
 use super::error::Failed;
 use super::header::RTCP_CLEAR_LEN;
 use super::keys::SALT_LEN_MAX;
+use super::{MasterKey, Profile};
+use crate::webrtc::residue::without_residue;
 
 /// RFC 7714 §13.1: tags of 16 bytes, for SRTP and SRTCP.
 const GCM_TAG_LEN: usize = 16;
@@ -54,6 +55,15 @@ struct CounterMode {
 }
 
 impl Cipher {
+    /// Those for RTP and RTCP under a master key. No key is left on the stack.
+    pub(super) fn both(master: &MasterKey) -> [Self; 2] {
+        without_residue(|| {
+            let derivation = Derivation::new(master);
+            [Protocol::Rtp, Protocol::Rtcp]
+                .map(|protocol| Self::new(master.profile(), &derivation.session_keys(protocol)))
+        })
+    }
+
     pub(super) fn new(profile: Profile, keys: &SessionKeys) -> Self {
         let transform = match profile {
             Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => {
@@ -313,7 +323,6 @@ mod tests {
     use proptest::prelude::*;
     use zeroize::ZeroizeOnDrop;
 
-    use super::super::derivation::Protocol;
     use super::super::{INDEX_MAX, MasterKey, hex};
     use super::*;
 
@@ -476,8 +485,7 @@ mod tests {
             &hex("0ec675ad498afeebb6960b3aabe6"),
         )
         .unwrap();
-        [Protocol::Rtp, Protocol::Rtcp]
-            .map(|protocol| Cipher::new(master.profile(), &SessionKeys::derive(&master, protocol)))
+        Cipher::both(&master)
     }
 
     /// RFC 3711 has no vectors of whole packets; these are the ones that implementations compare with each other, under

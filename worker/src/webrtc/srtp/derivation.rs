@@ -29,23 +29,51 @@ pub(super) struct SessionKeys {
     salt: Box<[u8; SALT_LEN_MAX]>,
 }
 
-impl SessionKeys {
-    /// Derives them. The key derivation rate is zero, so they last as long as the master key.
-    pub(super) fn derive(master: &MasterKey, protocol: Protocol) -> Self {
+/// What session keys are derived with. To load the master key, and to wipe it, costs more than all that is derived from it: once is enough.
+pub(super) struct Derivation<'a> {
+    master: &'a MasterKey,
+    keystream: Counter,
+}
+
+impl<'a> Derivation<'a> {
+    pub(super) fn new(master: &'a MasterKey) -> Self {
+        Self {
+            master,
+            keystream: Counter::new(master.key()),
+        }
+    }
+
+    /// The keys for one protocol. The key derivation rate is zero, so they last as long as the master key.
+    pub(super) fn session_keys(&self, protocol: Protocol) -> SessionKeys {
         let first = match protocol {
             Protocol::Rtp => 0,
             Protocol::Rtcp => 3,
         };
-        let profile = master.profile();
-        let mut keys = Self::empty(profile.key_len());
-        fill(master, first, &mut keys.key[..profile.key_len()]);
+        let profile = self.master.profile();
+        let mut keys = SessionKeys::empty(profile.key_len());
+        self.fill(first, &mut keys.key[..profile.key_len()]);
         if !profile.is_aead() {
-            fill(master, first + 1, &mut *keys.auth);
+            self.fill(first + 1, &mut *keys.auth);
         }
-        fill(master, first + 2, &mut keys.salt[..profile.salt_len()]);
+        self.fill(first + 2, &mut keys.salt[..profile.salt_len()]);
         keys
     }
 
+    /// RFC 3711 §4.3.1 and §4.3.3: the keystream of AES in counter mode under the master key, from `(label ‖ r) XOR salt` on,
+    /// where r is zero.
+    fn fill(&self, label: u8, out: &mut [u8]) {
+        let mut iv = [0; 16];
+        iv[..SALT_LEN_MAX].copy_from_slice(self.master.salt());
+        iv[7] ^= label;
+        // What the keystream is added to.
+        out.zeroize();
+        let filled = self.keystream.crypt(iv, out);
+        filled.expect("the cipher takes texts of any length that fits into memory");
+        iv.zeroize();
+    }
+}
+
+impl SessionKeys {
     fn empty(key_len: usize) -> Self {
         Self {
             key: Box::new([0; 32]),
@@ -75,19 +103,6 @@ impl SessionKeys {
     pub(super) fn salt(&self) -> &[u8; SALT_LEN_MAX] {
         &self.salt
     }
-}
-
-/// RFC 3711 §4.3.1 and §4.3.3: the keystream of AES in counter mode under the master key, from `(label ‖ r) XOR salt` on,
-/// where r is zero.
-fn fill(master: &MasterKey, label: u8, out: &mut [u8]) {
-    let mut iv = [0; 16];
-    iv[..SALT_LEN_MAX].copy_from_slice(master.salt());
-    iv[7] ^= label;
-    // What the keystream is added to.
-    out.zeroize();
-    let filled = Counter::new(master.key()).crypt(iv, out);
-    filled.expect("the cipher takes texts of any length that fits into memory");
-    iv.zeroize();
 }
 
 impl Zeroize for SessionKeys {
@@ -124,7 +139,8 @@ mod tests {
     #[test]
     fn rfc3711_b_3_session_keys() {
         for profile in [Profile::Aes128CmSha1_80, Profile::Aes128CmSha1_32] {
-            let keys = SessionKeys::derive(&b_3(profile), Protocol::Rtp);
+            let master = b_3(profile);
+            let keys = Derivation::new(&master).session_keys(Protocol::Rtp);
             assert_eq!(keys.key(), hex("c61e7a93744f39ee10734afe3ff7a087"));
             assert_eq!(keys.salt()[..], hex("30cbbc08863d8c85d49db34a9ae1"));
             // The vector goes on to 94 bytes; an HMAC-SHA1 key has the first 20 of them.
@@ -135,7 +151,7 @@ mod tests {
     #[test]
     fn rfc3711_b_3_the_whole_authentication_key() {
         let mut key = [0xff; 94];
-        fill(&b_3(Profile::Aes128CmSha1_80), 1, &mut key);
+        Derivation::new(&b_3(Profile::Aes128CmSha1_80)).fill(1, &mut key);
         let expected = "cebe321f6ff7716b6fd4ab49af256a156d38baa48f0a0acf3c34e2359e6cdbcee049646c43d9327ad175578ef722\
                         70986371c10c9a369ac2f94a8c5fbcdddc256d6e919a48b610ef17c2041e474035766b68642c59bbfc2f34db60db\
                         dfb2";
@@ -144,7 +160,7 @@ mod tests {
 
     #[test]
     fn control_packets_have_keys_of_their_own() {
-        let keys = SessionKeys::derive(&b_3(Profile::Aes128CmSha1_80), Protocol::Rtcp);
+        let keys = Derivation::new(&b_3(Profile::Aes128CmSha1_80)).session_keys(Protocol::Rtcp);
         assert_eq!(keys.key(), hex("4c1aa45a81f73d61c800bbb00fbb1eaa"));
         assert_eq!(keys.salt()[..], hex("9581c7ad87b3e530bf3e4454a8b3"));
         assert_eq!(keys.auth()[..], hex("8d54534feb49ae8e7993a6bd0b844fc323a93dfd"));
@@ -154,7 +170,7 @@ mod tests {
     fn session_keys_are_wiped() {
         zeroizes_on_drop::<MasterKey>();
         zeroizes_on_drop::<SessionKeys>();
-        let mut keys = SessionKeys::derive(&b_3(Profile::Aes128CmSha1_80), Protocol::Rtp);
+        let mut keys = Derivation::new(&b_3(Profile::Aes128CmSha1_80)).session_keys(Protocol::Rtp);
         keys.zeroize();
         assert_eq!(keys.key(), [0; 16]);
         assert_eq!((*keys.auth, *keys.salt), ([0; AUTH_KEY_LEN], [0; SALT_LEN_MAX]));

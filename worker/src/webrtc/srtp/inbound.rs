@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::cipher::Cipher;
-use super::derivation::{Protocol, SessionKeys};
 use super::header::{RTCP_CLEAR_LEN, RtpClear, rtcp_sender};
 use super::index::nearest;
 use super::window::{Verdict, WINDOW, Window};
 use super::{MasterKey, Profile, UnprotectError};
-use crate::webrtc::residue::without_residue;
 
 const RTP_WORDS: usize = WINDOW as usize / 64;
 
@@ -56,8 +54,7 @@ pub struct Unprotected {
 impl Inbound {
     /// Starts with no SSRC known. At most `streams_max` will be, for SRTP and for SRTCP each, retired ones included.
     pub fn new(key: &MasterKey, streams_max: usize) -> Self {
-        let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
-        let [rtp, rtcp] = without_residue(|| [Protocol::Rtp, Protocol::Rtcp].map(cipher));
+        let [rtp, rtcp] = Cipher::both(key);
         Self {
             profile: key.profile(),
             rtp,

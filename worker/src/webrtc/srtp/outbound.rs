@@ -26,13 +26,11 @@ use std::collections::BTreeMap;
 use slotmap::{SlotMap, new_key_type};
 
 use super::cipher::{Cipher, Fingerprint};
-use super::derivation::{Protocol, SessionKeys};
 use super::header::{RTCP_CLEAR_LEN, RtpClear, rtcp_sender};
 use super::index::nearest;
 use super::window::{Verdict, WINDOW, Window};
 use super::{INDEX_MAX, MasterKey, Profile, ProtectError};
 use crate::page::Counter;
-use crate::webrtc::residue::without_residue;
 
 /// How far back a stream with [`Repeats::Identical`] can repeat, in indices. It takes 8 bytes for each.
 pub const IDENTICAL_WINDOW: u64 = 1024;
@@ -113,8 +111,7 @@ enum Claim {
 impl Outbound {
     /// Starts with no stream, for a key that nothing was ever protected with.
     pub fn new(key: &MasterKey) -> Self {
-        let cipher = |protocol| Cipher::new(key.profile(), &SessionKeys::derive(key, protocol));
-        let [rtp, rtcp] = without_residue(|| [Protocol::Rtp, Protocol::Rtcp].map(cipher));
+        let [rtp, rtcp] = Cipher::both(key);
         Self {
             profile: key.profile(),
             rtp,
