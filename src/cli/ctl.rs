@@ -1,19 +1,19 @@
 //! `weir ctl`: the operator's command, one request to the control socket at a time.
 
-mod client;
+pub(super) mod client;
 mod consumer;
 mod events;
 mod input;
 mod object;
-mod output;
+pub(super) mod output;
 mod peer;
 mod producer;
 mod room;
 mod rtc_stats;
 mod server;
-mod table;
+pub(super) mod table;
 mod transport;
-mod units;
+pub(super) mod units;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

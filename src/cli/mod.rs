@@ -4,11 +4,13 @@ mod chaos;
 mod ctl;
 mod demo;
 mod doctor;
+mod keyboard;
 mod load;
 mod measuring;
 mod palette;
 mod serve;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Command a running server
     Ctl(Box<ctl::CtlArgs>),
+    /// Watch what a running server does, live
+    Top(top::TopArgs),
     /// Make access tokens and the keys that they are signed with
     Token(token::TokenArgs),
     /// Relay recorded media through real workers, pause, resume and switch it, and check every packet
@@ -46,6 +50,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(&Self::command()),
             Command::Ctl(ctl) => ctl.run(Self::command()),
+            Command::Top(top) => top.run(),
             Command::Token(token) => token.run(),
             Command::Demo(demo) => demo.run(),
             Command::Doctor(doctor) => doctor.run(),

@@ -2,11 +2,10 @@
 
 mod board;
 mod json;
-mod keyboard;
 mod lines;
 mod table;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,6 +13,7 @@ use anyhow::{Context, Result};
 use super::reporter::DemoEvent;
 use super::setup::Setup;
 use super::verdict::Verdict;
+use crate::cli::keyboard::is_interactive;
 use crate::cli::palette::{Palette, Tone};
 
 use json::Json;
@@ -98,12 +98,6 @@ impl View {
         }
         .context("cannot write")
     }
-}
-
-/// Whether there is a terminal that can be drawn on, and somebody at it.
-fn is_interactive() -> bool {
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    io::stdout().is_terminal() && io::stdin().is_terminal() && !dumb
 }
 
 /// Says what kept the demo from its end.

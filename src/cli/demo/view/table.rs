@@ -6,11 +6,11 @@ use std::time::Duration;
 use weir::WorkerInfo;
 
 use super::board::{Board, ConsumerRow, ProducerRow, State, bitrate, count, seconds};
-use super::keyboard::Keyboard;
 use super::write_verdict;
 use crate::cli::demo::reporter::{DemoEvent, DemoEventKind};
 use crate::cli::demo::setup::Setup;
 use crate::cli::demo::verdict::Verdict;
+use crate::cli::keyboard::Keyboard;
 use crate::cli::palette::Palette;
 
 /// What a terminal that does not tell its size is taken to have.

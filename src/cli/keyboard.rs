@@ -1,6 +1,6 @@
-//! The terminal's keys while the demo runs.
+//! The terminal's keys while something is shown live.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,12 @@ use tokio::sync::Notify;
 
 /// How long the thread that reads keys may take to notice that it is over, in milliseconds.
 const KEY_WAIT_MS: u8 = 100;
+
+/// Whether there is a terminal that can be drawn on, and somebody at it.
+pub(super) fn is_interactive() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    io::stdout().is_terminal() && io::stdin().is_terminal() && !dumb
+}
 
 /// Reads keys as they are pressed, and shows none. Dropped, it leaves the terminal as it was.
 #[derive(Debug)]
