@@ -40,7 +40,7 @@ pub(super) struct Rehearsal {
 /// The sockets of a transport, laid out for later.
 #[derive(Debug)]
 pub(super) enum Laid {
-    Plain(TransportSockets),
+    Plain(Box<TransportSockets>),
     WebRtc(Box<LaidWebRtc>),
     /// They are the worker's, or closed already.
     Nothing,
@@ -112,7 +112,7 @@ impl<S: Shell> EventLoop<S> {
             Method::CreatePlainTransport(request) => {
                 let mut sockets = TransportSockets::take_over(descriptors, request.rtcp_mux)?;
                 sockets.note_remotes();
-                Laid::Plain(sockets)
+                Laid::Plain(Box::new(sockets))
             }
             Method::CreateWebRtcTransport(request) => Laid::WebRtc(Box::new(LaidWebRtc {
                 sockets: IceSockets::take_over(descriptors, &request.listeners)?,
@@ -256,7 +256,7 @@ impl<S: Shell> EventLoop<S> {
         match self.rehearsal.claim(transport) {
             Some(Laid::Plain(sockets)) => {
                 let left = self.relay.take_up_transport(now, room, transport)?;
-                self.use_sockets(now, (room, transport), sockets, None, left)
+                self.use_sockets(now, (room, transport), *sockets, None, left)
             }
             Some(Laid::WebRtc(laid)) if laid.request.room == room => {
                 let taken_up = self.take_up_webrtc(now, laid);
