@@ -103,10 +103,26 @@ pub(crate) enum ConsumerParent {
 impl DesiredRoom {
     /// The requests that make what is in the room, in an order in which a worker accepts them.
     pub(crate) fn replay(&self) -> impl Iterator<Item = Replayed> + '_ {
-        let transports = self.transports.values().flat_map(DesiredTransport::replay);
-        let producers = self.producers.values().map(DesiredProducer::replay);
-        let consumers = self.consumers.values().filter_map(DesiredConsumer::replay);
-        transports.chain(producers.chain(consumers).map(Replayed::from))
+        let closed = Arc::new(self.closed_by_worker());
+        let (of_producers, of_consumers) = (Arc::clone(&closed), Arc::clone(&closed));
+        let transports = self.transports.values();
+        let transports = transports.filter(move |transport| !closed.contains(transport.node.id));
+        let producers = self.producers.values();
+        let producers = producers.filter(move |producer| !of_producers.contains(producer.request.transport));
+        let consumers = self.consumers.values();
+        let consumers = consumers.filter(move |consumer| !of_consumers.takes(self, consumer));
+        let made = producers.map(DesiredProducer::replay);
+        let made = made.chain(consumers.filter_map(DesiredConsumer::replay));
+        transports
+            .flat_map(DesiredTransport::replay)
+            .chain(made.map(Replayed::from))
+    }
+
+    /// Transports that the worker has closed, and that are kept until all of their peer's are.
+    fn closed_by_worker(&self) -> ClosedByWorker {
+        let transports = self.transports.values().map(|transport| &transport.node);
+        let closed = transports.filter(|node| node.awaits_close_of_peer());
+        ClosedByWorker(closed.map(|node| node.id).collect())
     }
 
     /// The requests that make what is in the room in a process that has rehearsed it.
@@ -117,7 +133,11 @@ impl DesiredRoom {
         has_connected: impl Fn(&TransportNode) -> bool,
     ) -> Vec<Replayed> {
         let (mut replayed, mut others) = (Vec::new(), Vec::new());
+        let closed = self.closed_by_worker();
         for (id, transport) in &self.transports {
+            if closed.contains(*id) {
+                continue;
+            }
             match &transport.request {
                 Method::CreateWebRtcTransport(request)
                     // Without ports of its own it has had no sockets yet.
@@ -129,15 +149,20 @@ impl DesiredRoom {
                 _ => others.push(*id),
             }
         }
+        let producers = self.producers.iter();
+        let producers = producers.filter(|(_, producer)| !closed.contains(producer.request.transport));
         let enabled = self.consumers.iter().filter(|(_, consumer)| consumer.request.is_some());
+        let enabled = enabled.filter(|(_, consumer)| !closed.takes(self, consumer));
         let taken_up = Method::TakeUp {
             room,
             transports: others,
-            producers: self.producers.keys().copied().collect(),
+            producers: producers.map(|(id, _)| *id).collect(),
             consumers: enabled.map(|(id, _)| *id).collect(),
         };
         replayed.push(taken_up.into());
-        replayed.extend(self.transports.values().filter_map(DesiredTransport::mirror));
+        let open = self.transports.values();
+        let open = open.filter(|transport| !closed.contains(transport.node.id));
+        replayed.extend(open.filter_map(DesiredTransport::mirror));
         replayed
     }
 
@@ -334,6 +359,27 @@ impl DesiredRoom {
             producer.consumers.remove(&consumer);
         }
         true
+    }
+}
+
+/// Transports that the worker has closed, with what was on them.
+#[derive(Debug)]
+struct ClosedByWorker(BTreeSet<TransportId>);
+
+impl ClosedByWorker {
+    fn contains(&self, transport: TransportId) -> bool {
+        self.0.contains(&transport)
+    }
+
+    /// Whether a consumer has closed with its transport or its producer.
+    fn takes(&self, room: &DesiredRoom, consumer: &DesiredConsumer) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let own = consumer.request.as_ref().map(|request| request.transport);
+        let producer = room.producers.get(&consumer.node.producer().id);
+        let is_producer_closed = producer.is_some_and(|producer| self.contains(producer.request.transport));
+        own.is_some_and(|own| self.contains(own)) || is_producer_closed && consumer.node.reservation.is_none()
     }
 }
 

@@ -207,6 +207,14 @@ impl TransportNode {
         }
     }
 
+    /// Whether its worker has closed it already, and it waits for the other transports of its peer.
+    pub(crate) fn awaits_close_of_peer(&self) -> bool {
+        let Some((peer, _)) = &self.owner else { return false };
+        let peer = lock(&peer.state);
+        let closing = peer.closing.as_ref();
+        closing.is_some_and(|closing| closing.closed.contains(&self.id))
+    }
+
     pub(crate) fn webrtc(&self) -> Option<&Arc<WebRtcNode>> {
         match &self.kind {
             Kind::Plain(_) => None,

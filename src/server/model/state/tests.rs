@@ -19,7 +19,7 @@ use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::Object;
 use crate::server::model::event::{Event, EventKind};
 use crate::server::model::lock;
-use crate::server::model::peer::{PeerNode, PeerOptions};
+use crate::server::model::peer::{Closing, PeerNode, PeerOptions};
 use crate::server::model::producer::ProducerNode;
 use crate::server::model::reservation::ConsumerReservation;
 use crate::server::model::room::RoomNode;
@@ -27,7 +27,7 @@ use crate::server::model::rtp_capabilities::RtpCapabilities;
 use crate::server::model::rtp_parameters::{ConsumerPlacement, ConsumerSsrcs, ProducerPlacement, RtpParameters};
 use crate::server::model::settings::Settings;
 use crate::server::model::side::Side;
-use crate::server::model::transport::{MirrorOutlet, TransportNode, WebRtcNode};
+use crate::server::model::transport::{MirrorOutlet, Owner, TransportNode, WebRtcNode};
 
 const WORKER: WorkerId = WorkerId(1);
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -408,6 +408,8 @@ struct Known {
     state: State,
     room: Arc<RoomNode>,
     peer: Arc<PeerNode>,
+    /// Of the transports that are made.
+    owner: Option<Owner>,
     events: broadcast::Receiver<Arc<Event>>,
 }
 
@@ -431,6 +433,7 @@ impl Known {
             peer: peer.unwrap(),
             state,
             room,
+            owner: None,
             events,
         }
     }
@@ -495,7 +498,7 @@ impl Known {
             Method::CreatePlainTransport(request) => OnAccept::Transport(TransportNode::plain(
                 &Settings::default(),
                 Arc::clone(&self.room),
-                None,
+                self.owner.clone(),
                 request,
                 (ADDRESS, None),
                 Box::new(()),
@@ -504,7 +507,7 @@ impl Known {
             Method::CreateWebRtcTransport(request) => OnAccept::Transport(TransportNode::for_webrtc(
                 request.transport,
                 Arc::clone(&self.room),
-                None,
+                self.owner.clone(),
                 Arc::new(WebRtcNode::new(
                     &Settings::default(),
                     ADDRESS,
@@ -662,6 +665,109 @@ proptest! {
         prop_assert_eq!(known.state.entries(), [0; 5]);
         prop_assert!(known.state.replay(ROOM).next().is_none());
     }
+}
+
+/// A peer is closed when all of its transports are. What of them the worker has closed before it dies is not made again.
+#[test]
+fn of_a_peer_that_is_being_closed_only_what_the_worker_has_is_replayed() {
+    let mut known = Known::new();
+    let mut worker = Model::default();
+    worker.accept(&Method::CreateRouter { room: ROOM });
+    let plain = |transport| {
+        Method::CreatePlainTransport(CreatePlainTransport {
+            room: ROOM,
+            transport: TransportId(transport),
+            remote: None,
+            comedia: false,
+            rtcp_mux: true,
+            comedia_policy: ComediaPolicy::default(),
+            comedia_from: None,
+        })
+    };
+    let create_producer = |producer, transport| {
+        Method::CreateProducer(CreateProducer {
+            room: ROOM,
+            transport: TransportId(transport),
+            producer: ProducerId(producer),
+            kind: MediaKind::Video,
+            mid: None,
+            codecs: Vec::new(),
+            encodings: Vec::new(),
+            header_extensions: Vec::new(),
+            preferred_profile: Profile::Default,
+            paused: false,
+            reduced_size: true,
+        })
+    };
+    let create_consumer = |consumer, producer, transport| {
+        Method::CreateConsumer(CreateConsumer {
+            room: ROOM,
+            transport: TransportId(transport),
+            producer: ProducerId(producer),
+            consumer: ConsumerId(consumer),
+            ssrc: 1,
+            payload_types: Vec::new(),
+            header_extensions: Vec::new(),
+            preferred_profile: Profile::Default,
+            paused: false,
+            nack: false,
+            rtx: None,
+            cname: "weir".to_owned(),
+            cname_is_made_up: false,
+            lasting_cname: None,
+        })
+    };
+    known.owner = Some((Arc::clone(&known.peer), None));
+    lock(&known.peer.state).producers_on_their_way = 2;
+    known.state.room_mut(ROOM).unwrap().producers_on_their_way = 2;
+    for transport in 1..4 {
+        known.ask(&plain(transport), &mut worker);
+    }
+    for method in [
+        create_producer(1, 1),
+        create_producer(2, 2),
+        create_consumer(1, 1, 3),
+        create_consumer(2, 2, 1),
+        create_consumer(3, 2, 3),
+    ] {
+        known.ask(&method, &mut worker);
+    }
+    lock(&known.peer.state).closing = Some(Closing {
+        side: Side::Local,
+        app_data: Value::Null,
+        unanswered: 3,
+        closed: Vec::new(),
+        refused: false,
+    });
+    let close = Method::CloseTransport {
+        transport: TransportId(1),
+    };
+    worker.accept(&close);
+    let command = Command {
+        method: close,
+        on_accept: OnAccept::ClosePeer(Arc::clone(&known.peer)),
+    };
+    known.state.apply_answer(command, Ok(Reply::Done)).unwrap();
+    let mut fresh = Model::default();
+    for method in known.state.replay(ROOM).map(|replayed| replayed.method) {
+        assert!(fresh.accept(&method), "refused: {method:?}");
+    }
+    assert_eq!(fresh.sorted(), worker.sorted());
+    let taken_up = known.state.replay_rehearsed(ROOM, |_| false);
+    let Some(Method::TakeUp {
+        transports,
+        producers,
+        consumers,
+        ..
+    }) = taken_up.last().map(|replayed| &replayed.method)
+    else {
+        panic!("nothing is taken up");
+    };
+    assert_eq!(transports, &[TransportId(2), TransportId(3)]);
+    assert_eq!(
+        (&producers[..], &consumers[..]),
+        (&[ProducerId(2)][..], &[ConsumerId(3)][..])
+    );
 }
 
 #[test]
