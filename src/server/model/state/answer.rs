@@ -10,6 +10,7 @@ use weir_channel::message::{
 
 use super::pausing::Pausable;
 use super::{Command, OnAccept, State};
+use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::Object;
 use crate::server::model::error::Error;
 use crate::server::model::event::EventKind;
@@ -241,13 +242,27 @@ impl State {
     }
 
     /// A refusal because of an object that has been closed in the meantime is not the worker's fault: closing it again
-    /// is fine, everything else finds it closed.
+    /// is fine, everything else finds it closed. So it is with what the worker has closed of a peer that is being closed.
     fn explain(&self, effect: Effect<'_>, error: WorkerError) -> Result<Reply, Error> {
+        let is_open = |transport: &TransportNode| !transport.awaits_close_of_peer();
         let (object, known) = match &error {
             WorkerError::UnknownRoom(id) => (id.to_string(), self.rooms.contains_key(id)),
-            WorkerError::UnknownTransport(id) => (id.to_string(), self.transports.contains_key(id)),
-            WorkerError::UnknownProducer(id) => (id.to_string(), self.producers.contains_key(id)),
-            WorkerError::UnknownConsumer(id) => (id.to_string(), self.consumers.contains_key(id)),
+            WorkerError::UnknownTransport(id) => {
+                let node = self.transports.get(id);
+                (id.to_string(), node.is_some_and(|node| is_open(node)))
+            }
+            WorkerError::UnknownProducer(id) => {
+                let node = self.producers.get(id);
+                (id.to_string(), node.is_some_and(|node| is_open(&node.transport)))
+            }
+            WorkerError::UnknownConsumer(id) => {
+                let node = self.consumers.get(id);
+                let has_open = |node: &ConsumerNode| {
+                    let own = lock(&node.state).transport.clone();
+                    own.is_none_or(|own| is_open(&own)) && is_open(&node.producer().transport)
+                };
+                (id.to_string(), node.is_some_and(|node| has_open(node)))
+            }
             _ => return Err(error.into()),
         };
         match effect {

@@ -11,12 +11,14 @@ use weir_channel::id::{ConsumerId, ProducerId, RoomId, TransportId, WorkerId};
 use weir_channel::message::{
     ComediaPolicy, CreateConsumer, CreatePlainTransport, CreateProducer, CreateWebRtcTransport, DtlsParameters,
     DtlsRole, Encoding, IceCredentials, IceProtocol, MediaKind, Method, Mirror, Notification, Profile, Remote, Reply,
+    WorkerError,
 };
 use weir_worker::webrtc::ice::Preferences;
 
 use super::{Command, OnAccept, Pausable, State};
 use crate::server::model::consumer::ConsumerNode;
 use crate::server::model::desired::Object;
+use crate::server::model::error::Error;
 use crate::server::model::event::{Event, EventKind};
 use crate::server::model::lock;
 use crate::server::model::peer::{Closing, PeerNode, PeerOptions};
@@ -748,6 +750,18 @@ fn of_a_peer_that_is_being_closed_only_what_the_worker_has_is_replayed() {
         on_accept: OnAccept::ClosePeer(Arc::clone(&known.peer)),
     };
     known.state.apply_answer(command, Ok(Reply::Done)).unwrap();
+    // Whoever still asks something of that finds it closed.
+    for (consumer, is_closed) in [(1, true), (2, true), (3, false)].map(|(id, is)| (ConsumerId(id), is)) {
+        let command = Command::new(Method::RequestKeyFrame { consumer });
+        let answered = known
+            .state
+            .apply_answer(command, Err(WorkerError::UnknownConsumer(consumer)));
+        assert_eq!(
+            matches!(answered, Err(Error::InvalidState { .. })),
+            is_closed,
+            "{answered:?}"
+        );
+    }
     let mut fresh = Model::default();
     for method in known.state.replay(ROOM).map(|replayed| replayed.method) {
         assert!(fresh.accept(&method), "refused: {method:?}");
