@@ -21,7 +21,7 @@ const REQUESTS_MIN: u64 = 32;
 /// at 3 µs each an eighth of the worker's time.
 const REQUESTS_PER_MS: u64 = 40;
 
-/// The same while rooms are adopted: for those whose room is not there yet, nothing is more urgent. 4 ms at most.
+/// The same while rooms are still adopted when their time before all media is over: 4 ms at most.
 const REQUESTS_MIN_ADOPTING: u64 = 256;
 
 /// How long the last answers may take to be written.

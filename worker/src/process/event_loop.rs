@@ -7,6 +7,7 @@
 //!   garbage has no more than its share. What of it is not read in time the kernel drops and counts. The size of a batch adapts (`batch_limit`).
 //! * Requests are served as many as `REQUESTS_PER_MS` allows for the time since they were served last, but at least
 //!   `REQUESTS_MIN`.
+//! * Once, when the process takes another one's place, its rooms come before all media, for a bounded time (`adoption`).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -54,7 +55,8 @@ pub(super) const EVENTS_MAX: usize = 1_024;
 /// a turn beside relaying (a wait, the channel) is about 2 µs, so 500 µs spread it thin.
 const MEDIA_TURN_MAX: Duration = Duration::from_micros(500);
 
-/// The same while rooms are adopted, one in each turn: enough for what has waited for the last one.
+/// The same while rooms are still adopted when their time before all media is over, one in each turn: enough for what has waited for
+/// the last one.
 const MEDIA_TURN_MAX_ADOPTING: Duration = Duration::from_millis(2);
 
 /// So much time of a turn is for sockets at which anybody is heard; at least one is read. A fifth of what a busy turn takes, and more than
